@@ -1,0 +1,53 @@
+# Every verb a contributor needs. `make` alone lists them.
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+STAMP := $(VENV)/.set-up
+BENCH_STAMP := $(VENV)/.set-up-bench
+NATIVE := packages/leakline/src/leakline/recorder/native
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types unit native native-sanitized bench format clean
+
+help: ## list the verbs
+	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make the virtual environment .venv (and install Debian packages where root allows)
+
+$(STAMP): pyproject.toml constraints.txt scripts/setup scripts/debian-packages packages/leakline/pyproject.toml packages/datacenter/pyproject.toml packages/leakline/hatch_build.py
+	@scripts/setup "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+$(BENCH_STAMP): $(STAMP)
+	@scripts/install-group "$(VENV)" bench
+	@touch $@
+
+demo: $(STAMP) ## play incident A with real processes (75 s)
+	@$(BIN)/datacenter demo
+
+test: lint types native-sanitized unit ## everything that must be green: lint, types, C under ASan and UBSan, tests
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench
+
+unit: $(STAMP) native
+	@$(BIN)/pytest -q
+
+native: $(STAMP) ## build leakline's C library in place
+	@$(MAKE) --no-print-directory --silent -C $(NATIVE)
+
+native-sanitized: $(STAMP) ## run the tests of the C library under ASan and UBSan
+	@$(MAKE) --no-print-directory --silent -C $(NATIVE) sanitized
+
+bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in one interleaved run
+	@$(BIN)/python -m bench
+
+format: $(STAMP) ## format the Python sources
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+clean: ## remove what the verbs made
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@$(MAKE) --no-print-directory --silent -C $(NATIVE) clean

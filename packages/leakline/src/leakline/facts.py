@@ -1,0 +1,136 @@
+"""What leakline knows about a process: plain immutable data that `proc` reads, and that `growth`, `rules` and `reports` take.
+
+Nothing here does I/O. A field that could not be read is None (and `Snapshot.unreadable` says why): never a guess.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+import msgspec
+
+Role = Literal["listener", "accepted", "outgoing", "never-bound", "bound", "connected", "pair", "unknown"]
+
+
+class Address(msgspec.Struct, frozen=True):
+    """One end of a socket. `host` is a numeric IP address or a UNIX path (`@name` for an abstract one); `port` is 0 for UNIX."""
+
+    host: str
+    port: int = 0
+
+
+class Socket(msgspec.Struct, frozen=True):
+    """What the kernel's socket tables say of one socket. Queues are in bytes (for a TCP listener: in connections)."""
+
+    protocol: str  # tcp, udp, unix-stream, unix-dgram, unix-seqpacket, netlink, raw, packet, …; "socket" if unknown
+    role: Role
+    state: str | None = None  # ESTABLISHED, LISTEN, CLOSE_WAIT, …
+    local: Address | None = None
+    remote: Address | None = None
+    service: str | None = None  # name of the well-known port, from /etc/services
+    receive_queue: int | None = None
+    send_queue: int | None = None
+    in_tables: bool = True  # False: the kernel's tables do not list it (never bound nor connected)
+
+
+class Descriptor(msgspec.Struct, frozen=True):
+    """One open descriptor of a process."""
+
+    number: int
+    kind: str  # tcp, udp, unix, socket, eventfd, epoll, pipe, file, directory, inotify, timerfd, signalfd, pidfd, memfd, pty, …
+    target: str  # what /proc/PID/fd/N links to
+    inode: int | None = None
+    flags: int | None = None  # open flags of fdinfo, when asked for
+    close_on_exec: bool | None = None
+    socket: Socket | None = None
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """One thread at one moment. `wait_channel` is None when the kernel does not expose it; `context_switches` are voluntary ones."""
+
+    tid: int
+    name: str
+    state: str  # R, S, D, T, Z, …
+    wait_channel: str | None
+    context_switches: int | None
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """RLIMIT_NOFILE of the process; `ceiling` is an application's own (`--limit`), if any."""
+
+    soft: int
+    hard: int
+    ceiling: int | None = None
+
+    @property
+    def effective(self) -> int:
+        """The limit that is hit first."""
+        return self.soft if self.ceiling is None else min(self.soft, self.ceiling)
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """All descriptors of a process at one moment (`at`: seconds of the monotonic clock)."""
+
+    pid: int
+    command: str
+    at: float
+    descriptors: tuple[Descriptor, ...]
+    limits: Limits | None
+    threads: tuple[Thread, ...] = ()
+    libraries: tuple[str, ...] = ()  # file names of mapped shared objects (libzmq.so.5, libpython3.11.so.1.0, …)
+    unreadable: tuple[str, ...] = ()  # what could not be read, and why, in words
+
+    @property
+    def total(self) -> int:
+        return len(self.descriptors)
+
+    @property
+    def highest(self) -> int:
+        """Highest descriptor number in use; -1 if there is none."""
+        return max((descriptor.number for descriptor in self.descriptors), default=-1)
+
+    def counts(self) -> dict[str, int]:
+        """Descriptors per kind, most first."""
+        return dict(Counter(descriptor.kind for descriptor in self.descriptors).most_common())
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """The count at one moment; `kinds` is given when the count moved since the last sample that had them."""
+
+    at: float  # seconds, monotonic
+    total: int
+    kinds: dict[str, int] | None = None
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """One frame of an origin."""
+
+    function: str
+    file: str
+    line: int
+    language: Literal["python", "native"]
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """A call stack that opened `count` descriptors which are still alive; the innermost frame comes first."""
+
+    count: int
+    frames: tuple[Frame, ...]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One diagnosed fact, under a stable id. Formats (terminal, JSON, …) are views of it."""
+
+    id: str
+    severity: Literal["leak", "warning", "note"]
+    title: str
+    count: int
+    per_second: float
+    evidence: dict[str, object]
+    cause: str
+    remedy: str
+    origins: tuple[Origin, ...] = ()
+
+
+Verdict = Literal["leak", "steady", "near-limit", "unknown"]

@@ -1,0 +1,2 @@
+/* Hooks on one library's import table. */
+typedef int leakline_hook_unit;
