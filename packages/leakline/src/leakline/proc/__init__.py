@@ -1,0 +1,40 @@
+"""What the kernel says about a process: descriptors, socket tables, threads, limits. It only reads, and signals nobody.
+
+Every function takes a pid, holds nothing between calls, and may be called from any thread. It raises a LeaklineError:
+NoSuchProcessError, NotPermittedError, ZombieError or KernelThreadError.
+"""
+
+from __future__ import annotations
+
+from leakline.facts import Limits, Thread
+from leakline.proc.find import find
+from leakline.proc.process import Process, read_stat
+from leakline.proc.snapshot import kinds, snapshot
+from leakline.proc.threads import read_threads
+
+__all__ = ["command", "count", "find", "kinds", "limits", "snapshot", "started", "threads"]
+
+
+def count(pid: int) -> int:
+    """Number of open descriptors: a microsecond since Linux 6.2, a directory listing before."""
+    return Process(pid).count()
+
+
+def threads(pid: int) -> tuple[Thread, ...]:
+    """All threads with state, wait channel (None where the kernel does not tell) and voluntary context switches."""
+    return read_threads(Process(pid))
+
+
+def limits(pid: int) -> Limits:
+    """RLIMIT_NOFILE of the process, soft and hard."""
+    return Process(pid).limits()
+
+
+def started(pid: int) -> int:
+    """Start time in clock ticks since boot: pid and start time together name one process for ever."""
+    return read_stat(pid).started
+
+
+def command(pid: int) -> str:
+    """The command line; the short name in brackets if it has none."""
+    return Process(pid).command()

@@ -1,0 +1,44 @@
+"""The threads of a process at one moment: name, state, where each waits in the kernel, how often it was switched."""
+
+from __future__ import annotations
+
+import os
+
+from leakline.facts import Thread
+from leakline.proc.process import Process
+
+
+def read_threads(process: Process) -> tuple[Thread, ...]:
+    """All threads, lowest tid first. Those that end meanwhile are left out. Raises NoSuchProcessError."""
+    with process.reading():
+        tids = sorted(int(name) for name in os.listdir(f"/proc/{process.pid}/task"))
+    found = (_read(f"/proc/{process.pid}/task/{tid}", tid) for tid in tids)
+    return tuple(thread for thread in found if thread is not None)
+
+
+def _read(path: str, tid: int) -> Thread | None:
+    name, state, switches = "", "?", None
+    try:
+        with open(f"{path}/status", errors="backslashreplace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key == "Name":
+                    # The kernel escapes newline and backslash here, and nothing else (fs/proc/array.c: proc_task_name).
+                    name = value[1:].rstrip("\n").replace("\\n", "\n").replace("\\\\", "\\")
+                elif key == "State":
+                    state = value.split()[0]
+                elif key == "voluntary_ctxt_switches":
+                    switches = int(value)
+    except OSError:
+        return None
+    return Thread(tid=tid, name=name, state=state, wait_channel=_wait_channel(path), context_switches=switches)
+
+
+def _wait_channel(path: str) -> str | None:
+    # "0": it runs, or the kernel hides the symbol from this user (kptr_restrict, no ptrace permission). Never a guess.
+    try:
+        with open(f"{path}/wchan") as file:
+            channel = file.read().strip()
+    except OSError:
+        return None
+    return channel if channel not in ("", "0") else None
