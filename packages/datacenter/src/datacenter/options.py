@@ -1,0 +1,95 @@
+"""Every option of datacenter as data: its default, its unit, the incident behind it, and why it has this value.
+
+An option is one call of `option()` where it is used as a default, so that the code and the page cannot say different
+things:
+
+    LEASE_S: Final = option("session", "lease_s", 3.0, "s", "K", "three lost heartbeats: …")
+
+`docs/options.md` is made from this table (`python -m datacenter.options_page`), and a test compares the two. Pure: no
+I/O. The letters of incidents are those of docs/from-the-incidents.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+_Value = TypeVar("_Value", bool, int, float, str, bytes)
+
+#: group -> what its options are about; the page shows the groups in this order
+GROUPS: Final = {
+    "sockets": "each ZeroMQ socket: `SocketOptions`",
+    "limits": "what the process may open",
+    "monitor": "the monitor hub",
+    "session": "a process's connection to the broker",
+    "calls": "calls, and how they end",
+}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option. `unit` is "" for a pure number; `incident` is "" where no incident, only good practice, asks for it."""
+
+    group: str
+    name: str
+    default: bool | int | float | str | bytes
+    unit: str
+    incident: str
+    why: str
+
+
+#: (group, name) -> the option, in the order of the sources
+TABLE: Final[dict[tuple[str, str], Option]] = {}
+
+
+def option(group: str, name: str, default: _Value, unit: str, incident: str, why: str) -> _Value:
+    """Enter an option into the table and return its default.
+
+    Raises ValueError for a group that is not in `GROUPS` and for a name that the group has already.
+    """
+    if group not in GROUPS:
+        raise ValueError(f"no group {group!r} of options; there are {', '.join(GROUPS)}")
+    if (group, name) in TABLE:
+        raise ValueError(f"the option {group}.{name} exists already")
+    TABLE[group, name] = Option(group, name, default, unit, incident, why)
+    return default
+
+
+HEARTBEAT_S: Final = option(
+    "session", "heartbeat_s", 1.0, "s", "K",
+    "Each side says something at least this often; any message counts. A peer that vanished without a FIN sends nothing, "
+    "and TCP alone would take two hours to notice.",
+)  # fmt: skip
+MISSED_HEARTBEATS: Final = option(
+    "session", "missed_heartbeats", 3, "", "K",
+    "So many silent heartbeats in a row mean that the peer is gone. One or two can be a long garbage collection or a busy core.",
+)  # fmt: skip
+LEASE_S: Final = option(
+    "session", "lease_s", 3.0, "s", "K",
+    "An instance leaves the registry when it has not renewed for this long: heartbeat_s × missed_heartbeats.",
+)  # fmt: skip
+BROKER_GRACE_LEASES: Final = option(
+    "session", "broker_grace_leases", 2, "leases", "A",
+    "After its start a broker knows nobody. For so many leases an unknown name is waited for, not refused: "
+    "its instances are still on their way back.",
+)  # fmt: skip
+CONNECT_DEADLINE_S: Final = option(
+    "session", "connect_deadline_s", 5.0, "s", "",
+    "How long a new session waits for the broker's first answer before it says that there is no broker.",
+)  # fmt: skip
+CLOSE_DEADLINE_S: Final = option(
+    "session", "close_deadline_s", 1.0, "s", "H",
+    "close() of every object returns by then in every state, and names what was still open.",
+)  # fmt: skip
+DEADLINE_S: Final = option(
+    "calls", "deadline_s", 10.0, "s", "B",
+    "A call ends by then, with a result or a typed error; a lost reply wedges nothing.",
+)  # fmt: skip
+MAX_IN_FLIGHT: Final = option(
+    "calls", "max_in_flight", 10_000, "calls", "",
+    "More unanswered calls than this at one client are refused with `busy`, unsent: a queue without a bound hides an outage until memory ends.",
+)  # fmt: skip
+DEBUG_MONITOR: Final = option(
+    "monitor", "debug_monitor", False, "", "A",
+    "Also log each retry and accept failure, repeats folded. Off, because a dead peer makes three events an attempt.",
+)  # fmt: skip

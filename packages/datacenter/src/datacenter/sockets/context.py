@@ -1,0 +1,398 @@
+"""The one place that makes a ZeroMQ context and sockets: with owners, checked limits, and an end that is bounded in
+every state.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import itertools
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final
+
+import zmq
+
+from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError, SocketLimitError
+from datacenter.options import CLOSE_DEADLINE_S
+from datacenter.sockets import descriptor_limit, fork
+from datacenter.sockets import hub as hubs
+from datacenter.sockets.accounts import Accounts, Unaccounted
+from datacenter.sockets.events import DEBUG_MASK, USUAL_MASK, MonitorEvent
+from datacenter.sockets.hub import HubStatistics, MonitorHub, MonitorReader
+from datacenter.sockets.options import SocketOptions
+from datacenter.sockets.owned import OwnedSocket
+
+_generations = itertools.count(1)
+_monitor_names = itertools.count(1)
+_DEFAULTS: Final = SocketOptions()
+
+
+@dataclass(frozen=True)
+class CloseReport:
+    """How a close ended. `still_open` names what could not be closed by the deadline."""
+
+    still_open: tuple[str, ...]
+    seconds: float
+
+    @property
+    def clean(self) -> bool:
+        """True if nothing is left."""
+        return not self.still_open
+
+
+@dataclass(frozen=True)
+class ContextStatistics:
+    """A context at one moment. `sockets` are open, `made` were made since its birth, `spare` descriptors are free in
+    the process.
+    """
+
+    name: str
+    sockets: int
+    made: int
+    max_sockets: int
+    spare: int
+    hub: HubStatistics
+
+
+class SocketContext:
+    """Makes sockets; owns one zmq.Context (one I/O thread), started by the first socket. A context manager.
+
+    `debug` also logs retries and accept failures, repeats folded, at level DEBUG of the logger `datacenter.sockets`.
+    `max_sockets` (0: from the descriptor limit) counts libzmq's sockets: a monitored one takes three.
+    Thread-safe, but for the sockets themselves. In a forked child close() does nothing, and everything else raises
+    ForkedError.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        options: SocketOptions = _DEFAULTS,
+        ledger: Accounts | None = None,
+        debug: bool = False,
+        max_sockets: int = 0,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.debug = debug
+        self.inproc_names: set[str] = set()
+        self._accounts: Accounts = ledger if ledger is not None else Unaccounted()
+        self._hub: MonitorHub = hubs.of_process()
+        self._max_sockets = max_sockets
+        self._epoch = fork.epoch
+        self._lock = threading.RLock()
+        self._ending = threading.Lock()
+        self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._attached = False
+        self._made = 0
+        self._owned: dict[int, weakref.ref[OwnedSocket]] = {}
+        self._unclaimed: list[tuple[str, zmq.Socket[bytes]]] = []
+        self._closed = False
+        self._report: CloseReport | None = None
+        _alive.add(self)
+
+    # --- making
+
+    def socket(
+        self,
+        kind: int,
+        *,
+        owner: str,
+        on_event: Callable[[MonitorEvent], object] | None = None,
+        options: SocketOptions | None = None,
+        monitored: bool = True,
+        **overrides: Any,
+    ) -> OwnedSocket:
+        """A socket of type `kind` (zmq.DEALER, ...) that belongs to `owner`, with the context's options or `options`,
+        and `overrides` by name.
+
+        `on_event` is called in the hub's thread and must return quickly; what it raises is logged and counted.
+        Raises DescriptorLimitError, SocketLimitError, ClosedError, ForkedError; TypeError for an unknown option.
+        """
+        fork.check(self._epoch, f"Context {self.name!r}")
+        settings = (options or self.options).replace(**overrides)
+        with self._lock:
+            if self._closed:
+                raise ClosedError(f"Context {self.name!r} is closed.", "Make a new one.")
+            context = self._started(owner, monitored)
+            generation = next(_generations)
+            account = f"{owner} #{generation}"
+            raw: zmq.Socket[bytes] | None = None
+            try:
+                with self._accounts.owner(account):
+                    raw = self._open(context, kind, owner)
+                    settings.apply(raw)
+                    reader = self._watch(context, raw, owner, generation, account, on_event) if monitored else None
+            except BaseException:
+                if raw is not None:
+                    raw.close(0)
+                self._accounts.release_owner(account)
+                raise
+            owned = OwnedSocket(
+                self,
+                raw,
+                owner=owner,
+                generation=generation,
+                accounts=self._accounts,
+                account=account,
+                hub=self._hub,
+                reader=reader,
+            )
+            self._owned[generation] = weakref.ref(owned)
+            self._made += 1
+            return owned
+
+    def _started(self, owner: str, monitored: bool) -> zmq.Context[zmq.Socket[bytes]]:
+        """The running zmq.Context, once there is room for it, the hub and the socket: all is asked for before anything
+        is begun.
+        """
+        cost = descriptor_limit.SOCKET_COST + (descriptor_limit.MONITOR_COST if monitored else 0)
+        if self._zmq is None:
+            cost += descriptor_limit.CONTEXT_COST
+        if monitored and not self._attached:
+            cost += descriptor_limit.HUB_COST
+        descriptor_limit.require(cost, f"A socket for {owner!r}")
+        if self._zmq is None:
+            self._zmq = self._start()
+        if monitored and not self._attached:
+            self._hub.attach(self._accounts)
+            self._attached = True
+        return self._zmq
+
+    def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
+        with self._accounts.owner(f"context {self.name}"):
+            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+            context.set(zmq.BLOCKY, 0)
+            self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
+            context.set(zmq.MAX_SOCKETS, self._max_sockets)  # the table is made at the first socket (ctx.cpp:386)
+            # The first socket starts the threads and opens their descriptors: here, so that they are the context's and
+            # not its owner's.
+            context.socket(zmq.PAIR).close(0)
+        return context
+
+    def _open(self, context: zmq.Context[zmq.Socket[bytes]], kind: int, owner: str) -> zmq.Socket[bytes]:
+        try:
+            return context.socket(kind)
+        except zmq.ZMQError as error:
+            raise self._limit_error(error, owner) from error
+
+    def _limit_error(self, error: zmq.ZMQError, owner: str) -> DatacenterError:
+        """Which limit it was: libzmq says EMFILE, "Too many open files", for both (ctx.cpp:475)."""
+        if error.errno != errno.EMFILE:
+            return DatacenterError(f"No socket for {owner!r}: {error}.")
+        if descriptor_limit.spare() == 0:
+            return DescriptorLimitError(f"No descriptor is left for {owner!r}.", "Raise the limit (ulimit -n).")
+        return SocketLimitError(
+            f"Context {self.name!r} has no room for {owner!r}: all {self._max_sockets} sockets of libzmq are in use.",
+            f"{len(self._owned)} owned sockets are open, a monitored one takes three: close some, or raise the descriptor limit at the start.",
+        )
+
+    def _watch(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        raw: zmq.Socket[bytes],
+        owner: str,
+        generation: int,
+        account: str,
+        on_event: Callable[[MonitorEvent], object] | None,
+    ) -> MonitorReader:
+        """Attach a monitor: the reader connects first, without a high-water mark, so that there is no event without a
+        reader to take it.
+        """
+        name, socket = self._unclaimed.pop() if self._unclaimed else self._new_reader(context, owner)
+        try:
+            raw.monitor(name, DEBUG_MASK if self.debug else USUAL_MASK)
+        except zmq.ZMQError as error:
+            # The reader waits for its name to be bound, and libzmq cannot close it before that (it would abort at the
+            # end, ctx.cpp:142). So it is kept for the next socket.
+            self._unclaimed.append((name, socket))
+            raise self._limit_error(error, owner) from error
+        reader = MonitorReader(
+            raw,
+            socket,
+            owner=owner,
+            generation=generation,
+            accounts=self._accounts,
+            account=account,
+            on_event=on_event,
+            debug=self.debug,
+        )
+        try:
+            self._hub.add(reader)
+        except BaseException:
+            self._hub.release(reader)
+            raise
+        return reader
+
+    def _new_reader(self, context: zmq.Context[zmq.Socket[bytes]], owner: str) -> tuple[str, zmq.Socket[bytes]]:
+        socket = self._open(context, zmq.PAIR, owner)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, 0)  # before the connect: the pipe's mark is fixed there
+        # Unique for ever: libzmq frees a name only when its reaper comes round, and pyzmq's own is made of a number
+        # that is reused.
+        name = f"inproc://datacenter.monitor.{next(_monitor_names)}"
+        socket.connect(name)
+        return name, socket
+
+    # --- looking at it
+
+    def statistics(self) -> ContextStatistics:
+        """See ContextStatistics. Raises ForkedError."""
+        fork.check(self._epoch, f"Context {self.name!r}")
+        return ContextStatistics(
+            self.name, len(self._owned), self._made, self._max_sockets, descriptor_limit.spare(), self._hub.statistics()
+        )
+
+    def __repr__(self) -> str:
+        state = "forked" if self._epoch != fork.epoch else "closed" if self._closed else "open"
+        return f"<SocketContext {self.name!r} {state}, {len(self._owned)} sockets>"
+
+    # --- the end
+
+    def closed_one(self, generation: int, bound: list[str]) -> None:
+        """A socket of this context was closed (called by OwnedSocket)."""
+        self._owned.pop(generation, None)
+        self.inproc_names.difference_update(bound)
+
+    def close(self, deadline_s: float = CLOSE_DEADLINE_S) -> CloseReport:
+        """Close all sockets, newest first, and end the context. Returns within about `deadline_s` in every state, and
+        says what is left.
+
+        Idempotent; a second call returns the same report. No thread may be inside a call of one of the sockets. What
+        does not end in time is left alone for ever, rather than waited for. In a forked child it does nothing.
+        """
+        return self._close(deadline_s, everything=True)
+
+    def _close(self, deadline_s: float, *, everything: bool) -> CloseReport:
+        began = time.monotonic()
+        if self._epoch != fork.epoch:
+            return CloseReport((), 0.0)
+        if not self._ending.acquire(timeout=deadline_s):
+            return CloseReport((f"context {self.name}: another thread is closing it",), time.monotonic() - began)
+        try:
+            if self._report is None:
+                left = self._end(began + deadline_s, everything)
+                self._report = CloseReport(left, time.monotonic() - began)
+            return self._report
+        finally:
+            self._ending.release()
+
+    def _end(self, deadline: float, everything: bool) -> tuple[str, ...]:
+        with self._lock:
+            self._closed = True
+            _alive.discard(self)
+            context, self._zmq = self._zmq, None
+        for owned in self._open_sockets():
+            if everything or owned.home is threading.current_thread() or not owned.home.is_alive():
+                owned.close()
+        if context is None:
+            return ()
+        self._release_unclaimed(context, deadline)
+        left = self._terminate(context, deadline)
+        if self._attached and not self._hub.detach(deadline - time.monotonic()):
+            left += ("monitor hub: a callback has not returned",)
+        self._accounts.release_owner(f"context {self.name}")
+        return left
+
+    def _open_sockets(self) -> list[OwnedSocket]:
+        """Newest first."""
+        found = (self._owned[generation]() for generation in sorted(self._owned, reverse=True))
+        return [owned for owned in found if owned is not None]
+
+    def _release_unclaimed(self, context: zmq.Context[zmq.Socket[bytes]], deadline: float) -> None:
+        """Bind the name that a left-over reader waits for, so that both can be closed. There is room again: all others
+        are closed.
+        """
+        while self._unclaimed:
+            name, reader = self._unclaimed[-1]
+            try:
+                other = context.socket(zmq.PAIR)
+            except zmq.ZMQError:
+                # Freed slots come back when the reaper has been round.
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+                continue
+            other.bind(name)
+            other.close(0)
+            reader.close(0)
+            self._unclaimed.pop()
+
+    def _terminate(self, context: zmq.Context[zmq.Socket[bytes]], deadline: float) -> tuple[str, ...]:
+        """zmq_ctx_term in a helper thread, since it waits for every socket and cannot be told a deadline."""
+        left = tuple(owned.owner for owned in self._open_sockets())
+        if self._unclaimed:
+            # term() would abort; a context that is never ended does no harm.
+            fork.keep_for_ever(context)
+            return (*left, f"context {self.name}: no room to close a monitor's reader")
+        helper = threading.Thread(target=context.term, name="datacenter-term", daemon=True)
+        try:
+            helper.start()
+        except RuntimeError as error:
+            fork.keep_for_ever(context)
+            return (*left, f"context {self.name}: {error}")
+        helper.join(max(0.01, deadline - time.monotonic()))
+        if not helper.is_alive():
+            return ()
+        # Immortal: the finaliser would wait in term() as well, without end. (The helper's frame holds it, too.)
+        fork.keep_for_ever(context)
+        for owned in self._open_sockets():
+            owned.abandon()
+        return (*(owned.owner for owned in self._open_sockets()), f"context {self.name}")
+
+    def __enter__(self) -> SocketContext:
+        fork.check(self._epoch, f"Context {self.name!r}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_closed", True) or self._epoch != fork.epoch or self._zmq is None:
+            return
+        warnings.warn(
+            f"{self!r} was collected unclosed; close() it, or use `with`", ResourceWarning, source=self, stacklevel=1
+        )
+        context, hub, attached = self._zmq, self._hub, self._attached
+
+        def end() -> None:
+            if attached:
+                hub.detach(0.0)
+            threading.Thread(target=context.term, name="datacenter-term", daemon=True).start()
+
+        # A finaliser must not wait: the hub's thread does it, after the sockets. Without a hub, one that is never
+        # waited for.
+        hub.adopt(end)
+
+
+_alive: weakref.WeakSet[SocketContext] = weakref.WeakSet()
+
+
+def _close_at_exit() -> None:
+    """Close what was forgotten, before libzmq's globals are torn down under its threads.
+
+    Sockets of threads that still run are not touched: term() wakes those threads with ETERM, and they close their own.
+    """
+    for context in list(_alive):
+        with contextlib.suppress(Exception):
+            context._close(CLOSE_DEADLINE_S, everything=False)
+
+
+def _forget_in_child() -> None:
+    """pyzmq's finalisers would warn of, and walk through, the parent's sockets: keep these from being finalised at all."""
+    for context in list(_alive):
+        fork.keep_for_ever(context)
+    _alive.clear()
+
+
+atexit.register(_close_at_exit)
+fork.in_child(_forget_in_child)
