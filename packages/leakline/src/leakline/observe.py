@@ -1,0 +1,288 @@
+"""The engine of doctor and watch: look at a process again and again, and say at any moment what is wrong with it.
+
+It only reads. The count of descriptors costs a few microseconds (Linux 6.2 or newer) and is taken at each step; kinds
+are read when the count moved, and now and then as one kind may replace another, within a budget of CPU time that makes
+large processes be read less often; threads are read only where libzmq has any.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from leakline import proc
+from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
+from leakline.facts import Finding, Limits, Sample, Snapshot, Verdict
+from leakline.growth import TOTAL, Growth, judge
+from leakline.rules import diagnose
+from leakline.rules.observed import Observed
+from leakline.rules.standstill import Standstill, StandstillWatch, role_of
+
+STEP_S = 0.05
+WINDOW_S = 30.0
+KINDS_EVERY_S = 1.0  # also when the count stands still
+KINDS_SPACING_S = 0.09  # at most about ten times a second
+CPU_SHARE = 0.05  # reading kinds may take this share of one core
+NEW_THREADS_EVERY_S = 1.0
+PEAKS_KEPT_S = 120.0
+SCHEMA = 1
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What one observation found. `to_json` gives the object of the interface; the other fields serve the terminal."""
+
+    pid: int
+    command: str
+    seconds: float
+    verdict: Verdict
+    limit: int | None
+    total: int
+    highest: int | None
+    counts: dict[str, int]
+    growth: dict[str, float]
+    seconds_to_limit: float | None
+    findings: tuple[Finding, ...]
+    limits: Limits | None = None
+    judged: Growth | None = None
+    ended: bool = False
+    cpu_seconds: float = 0.0  # what observing cost
+
+    @property
+    def exit_code(self) -> int:
+        """1 if there is a finding of severity leak or warning, else 0."""
+        return int(any(finding.severity != "note" for finding in self.findings))
+
+    def to_json(self) -> bytes:
+        """One JSON object, schema 1, without a line end."""
+        return msgspec.json.encode(
+            {
+                "schema": SCHEMA,
+                "pid": self.pid,
+                "command": self.command,
+                "seconds": round(self.seconds, 3),
+                "verdict": self.verdict,
+                "limit": self.limit,
+                "total": self.total,
+                "highest": self.highest,
+                "counts": self.counts,
+                "growth": {kind: round(rate, 3) for kind, rate in self.growth.items()},
+                "seconds_to_limit": None if self.seconds_to_limit is None else round(self.seconds_to_limit, 1),
+                "findings": self.findings,
+            }
+        )
+
+
+class Observation:
+    """A look at one process that goes on: call `step` 10 to 20 times a second, and `growth` or `report` at any moment.
+
+    Holds no descriptor between calls. Use it from one thread at a time. `window` is in seconds: what is older is
+    forgotten, but for the peaks of the last two minutes. `limit` is an application's own ceiling (`--limit`).
+    Raises LeaklineError when the process cannot be looked at. When it ends later, `ended` becomes true, and reports go
+    on telling what was seen of it.
+    """
+
+    def __init__(self, pid: int, *, limit: int | None = None, window: float = WINDOW_S) -> None:
+        if limit is not None and limit < 1:
+            raise UsageError(f"a limit of {limit} descriptors has no meaning", "give a positive number: --limit 1024")
+        if window <= 0:
+            raise UsageError(f"cannot observe for {window:g} s", "give a positive duration: --for 10s")
+        if pid == os.getpid():
+            raise UsageError("leakline would observe itself", "give the number of another process")
+        self.pid = pid
+        self.window = window
+        self.ended = False
+        self.command = proc.command(pid)
+        self._started = proc.started(pid)
+        self._limits = _limits(pid, limit)
+        self._begin = self._end = proc.snapshot(pid)
+        self._samples: deque[Sample] = deque()
+        self._peaks: deque[tuple[float, str, int]] = deque()
+        self._threads: dict[int, StandstillWatch] = {}
+        self._threads_listed = self._kinds_read = -float("inf")
+        self._kinds_cost = self._cpu = 0.0
+        self._counts = self._begin.counts()
+        self.step()
+
+    def step(self) -> Sample | None:
+        """Look once. None when the process has ended."""
+        if self.ended:
+            return None
+        began = time.thread_time()
+        try:
+            sample = self._sample()
+            self._look_at_threads(sample.at)
+        except (NoSuchProcessError, ZombieError):
+            self.ended = True
+            return None
+        finally:
+            self._cpu += time.thread_time() - began
+        self._samples.append(sample)
+        self._forget(sample.at)
+        return sample
+
+    def samples(self) -> tuple[Sample, ...]:
+        """The samples of the window, oldest first."""
+        return tuple(self._samples)
+
+    def growth(self) -> Growth:
+        """The judgement by now. Pure computation: about a millisecond per kind that moves."""
+        peaks: dict[str, int] = {}
+        for _, kind, count in self._peaks:
+            peaks[kind] = max(count, peaks.get(kind, 0))
+        samples = self.samples() or (Sample(self._begin.at, self._begin.total, self._begin.counts()),)
+        return judge(samples, self._limits.effective if self._limits else None, peaks)
+
+    def threads(self) -> tuple[Standstill, ...]:
+        """libzmq's background threads: their roles, and for how long each has stood still outside epoll."""
+        return tuple(watch.seen(role) for watch in self._threads.values() if (role := role_of(watch.name)) is not None)
+
+    def counts(self) -> dict[str, int]:
+        """Descriptors per kind, most first, from the last look at them."""
+        return dict(self._counts)
+
+    def findings(self) -> tuple[Finding, ...]:
+        """What is wrong by now, gravest first; from the last look at sockets (see `refresh`)."""
+        return self._diagnose(self.growth())
+
+    def refresh(self) -> None:
+        """Look at everything: sockets, peers, limits, libraries. Some milliseconds for each thousand descriptors."""
+        began = time.thread_time()
+        try:
+            if proc.started(self.pid) != self._started:
+                self.ended = True
+                return
+            self._end = proc.snapshot(self.pid)
+            self._counts = self._end.counts()
+            self._samples.append(Sample(self._end.at, self._end.total, self._counts))
+            self._limits = _limits(self.pid, self._limits.ceiling if self._limits else None)
+        except (NoSuchProcessError, ZombieError):
+            self.ended = True
+        finally:
+            self._cpu += time.thread_time() - began
+
+    def report(self, *, refresh: bool = True) -> Report:
+        """Everything known by now. With `refresh=False` sockets and limits are those of the last look at them."""
+        if refresh and not self.ended:
+            self.refresh()
+        growth = self.growth()
+        seen = self._end
+        return Report(
+            pid=self.pid,
+            command=self.command,
+            seconds=growth.seconds,
+            verdict=growth.verdict,
+            limit=growth.limit,
+            total=growth.total,
+            highest=None if seen.highest < 0 else seen.highest,
+            counts=self._counts,
+            growth=growth.rates(),
+            seconds_to_limit=growth.seconds_to_limit,
+            findings=self._diagnose(growth),
+            limits=self._limits,
+            judged=growth,
+            ended=self.ended,
+            cpu_seconds=self._cpu,
+        )
+
+    def _diagnose(self, growth: Growth) -> tuple[Finding, ...]:
+        return diagnose(
+            Observed(
+                pid=self.pid,
+                growth=growth,
+                counts=self._counts,
+                begin=self._begin,
+                end=self._end,
+                threads=self.threads(),
+                ended=self.ended,
+            )
+        )
+
+    def _sample(self) -> Sample:
+        now = time.monotonic()
+        total = proc.count(self.pid)
+        if not self._kinds_due(now, total):
+            return Sample(now, total)
+        began = time.thread_time()
+        kinds = proc.kinds(self.pid)
+        self._kinds_cost = time.thread_time() - began
+        self._kinds_read = now
+        self._counts = kinds
+        return Sample(now, total, kinds)
+
+    def _kinds_due(self, now: float, total: int) -> bool:
+        since = now - self._kinds_read
+        if since < max(KINDS_SPACING_S, self._kinds_cost / CPU_SHARE):
+            return False
+        moved = not self._samples or total != sum(self._counts.values())
+        return moved or since >= KINDS_EVERY_S
+
+    def _look_at_threads(self, now: float) -> None:
+        if not self._threads and now - self._threads_listed < NEW_THREADS_EVERY_S:
+            return
+        self._threads_listed = now
+        alive = {thread.tid: thread for thread in proc.threads(self.pid) if role_of(thread.name) is not None}
+        for tid in self._threads.keys() - alive.keys():
+            del self._threads[tid]
+        for tid, thread in alive.items():
+            if tid in self._threads:
+                self._threads[tid].add(now, thread)
+            else:
+                self._threads[tid] = StandstillWatch(now, thread)
+
+    def _forget(self, now: float) -> None:
+        """Drop what is older than the window, and keep of it only how high each kind stood."""
+        while self._samples and now - self._samples[0].at > self.window:
+            old = self._samples.popleft()
+            self._peaks.append((old.at, TOTAL, old.total))
+            for kind, count in (old.kinds or {}).items():
+                self._peaks.append((old.at, kind, count))
+        while self._peaks and now - self._peaks[0][0] > PEAKS_KEPT_S:
+            self._peaks.popleft()
+
+
+def looks(observation: Observation, seconds: float | None) -> Iterator[Sample]:
+    """Step an observation every `STEP_S` and give each sample, for so many seconds (None: until the process ends)."""
+    due = time.monotonic()
+    until = float("inf") if seconds is None else due + seconds
+    while True:
+        sample = observation.step()
+        if sample is None:
+            return
+        yield sample
+        now = time.monotonic()
+        if now >= until:
+            return
+        due = max(due + STEP_S, now)  # a late step is not made up for: the machine is busy enough
+        time.sleep(min(due, until) - now)
+
+
+def observe(
+    pid: int,
+    seconds: float = 10.0,
+    *,
+    limit: int | None = None,
+    on_sample: Callable[[Observation, Sample], None] | None = None,
+) -> Report:
+    """Watch a process for so many seconds and report; ends early when the process does. Raises LeaklineError.
+
+    `on_sample` is called after each look (20 times a second), for a progress display.
+    """
+    observation = Observation(pid, limit=limit, window=seconds + 1.0)
+    for sample in looks(observation, seconds):
+        if on_sample is not None:
+            on_sample(observation, sample)
+    return observation.report()
+
+
+def _limits(pid: int, ceiling: int | None) -> Limits | None:
+    try:
+        found = proc.limits(pid)
+    except (NoSuchProcessError, ZombieError):
+        raise
+    except LeaklineError:
+        return None
+    return msgspec.structs.replace(found, ceiling=ceiling)

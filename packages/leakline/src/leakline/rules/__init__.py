@@ -1,0 +1,40 @@
+"""What is wrong, and why: facts in, findings out. One family of findings a file; docs/findings.md describes each id.
+
+Rules are pure: no I/O and no clock. Each is a function `(Observed) -> list[Finding]`, listed in `RULES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from leakline.facts import Finding
+from leakline.rules import growing, limit, observing, sockets, zeromq
+from leakline.rules.observed import Observed
+
+RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
+    zeromq.blocked_threads,
+    zeromq.max_sockets,
+    growing.growth_of_kinds,
+    limit.near,
+    sockets.close_wait,
+    sockets.never_bound,
+    growing.undecided,
+    observing.ended,
+    observing.unreadable,
+)
+_ORDER = {"leak": 0, "warning": 1, "note": 2}
+
+
+def diagnose(observed: Observed) -> tuple[Finding, ...]:
+    """Every finding about one observed process, gravest first.
+
+    A blocked ZeroMQ thread explains the eventfds that pile up beside it, so these are told once, in its finding.
+    """
+    findings = [finding for rule in RULES for finding in rule(observed)]
+    explained = {kind for finding in findings for kind in _explains(finding)}
+    findings = [finding for finding in findings if finding.id.removeprefix("growth.") not in explained]
+    return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
+
+
+def _explains(finding: Finding) -> tuple[str, ...]:
+    return ("eventfd",) if finding.id in zeromq.BLOCKED and finding.severity == "leak" else ()

@@ -1,0 +1,93 @@
+"""Which thread of libzmq stands still, and since when: an accumulator over samples of threads. Pure.
+
+libzmq's I/O threads and reaper have one place to sleep: epoll_wait. When one sleeps in poll() instead, it is inside a
+blocking zmq_msg_send() (libzmq src/signaler.cpp:219), and its voluntary context switches stop counting up.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from leakline.facts import Thread
+
+ThreadRole = Literal["io", "reaper", "unknown"]
+
+# libzmq src/ctx.cpp: names are "ZMQbg/IO/0" and "ZMQbg/Reaper", after the application's own "prefix/" if it has one.
+_MARK = "ZMQbg"
+_NAME_LENGTH = 15  # the kernel cuts names here (TASK_COMM_LEN)
+
+
+class Standstill(msgspec.Struct, frozen=True):
+    """One thread over an observation: `seconds` is how long, until the last sample, it slept outside epoll unmoved."""
+
+    tid: int
+    name: str
+    role: ThreadRole
+    seconds: float
+    wait_channel: str | None
+    context_switches: int | None
+    samples: int
+
+
+def role_of(name: str) -> ThreadRole | None:
+    """The role of a libzmq thread by its name, None if it is none of libzmq's. A name cut too short leaves it
+    unknown.
+    """
+    at = name.find(_MARK)
+    if at >= 0:
+        rest = name[at + len(_MARK) :]
+        if rest.startswith("/I"):
+            return "io"
+        return "reaper" if rest.startswith("/R") else "unknown"
+    head, slash, tail = name.rpartition("/")
+    if slash and head and len(name) == _NAME_LENGTH and len(tail) >= 2 and _MARK.startswith(tail):
+        return "unknown"
+    return None
+
+
+def is_blocked(thread: Thread) -> bool:
+    """Sleeps where a libzmq background thread has no business: in poll (a full pipe), or for a lock held by one who
+    is.
+    """
+    channel = thread.wait_channel or ""
+    if thread.state != "S" or "epoll" in channel or channel == "ep_poll":
+        return False
+    return "poll" in channel or "futex" in channel
+
+
+class StandstillWatch:
+    """Feed it each sample of one thread, oldest first. Not thread-safe."""
+
+    def __init__(self, at: float, thread: Thread) -> None:
+        self._since: float | None = at if is_blocked(thread) else None
+        self._at = at
+        self._thread = thread
+        self._samples = 1
+
+    @property
+    def name(self) -> str:
+        """The thread's name, as last seen."""
+        return self._thread.name
+
+    def add(self, at: float, thread: Thread) -> None:
+        """One more sample, later than all before."""
+        moved = thread.context_switches != self._thread.context_switches
+        if not is_blocked(thread):
+            self._since = None
+        elif moved or self._since is None:
+            self._since = at
+        self._at, self._thread, self._samples = at, thread, self._samples + 1
+
+    def seen(self, role: ThreadRole) -> Standstill:
+        """What is known by now."""
+        return Standstill(
+            tid=self._thread.tid,
+            name=self._thread.name,
+            role=role,
+            seconds=0.0 if self._since is None else self._at - self._since,
+            wait_channel=self._thread.wait_channel,
+            context_switches=self._thread.context_switches,
+            samples=self._samples,
+        )

@@ -1,0 +1,179 @@
+"""`zmq.io-thread-blocked`, `zmq.reaper-blocked`, `zmq.max-sockets`: what libzmq does to a process from the inside.
+
+The facts behind these rules (libzmq 4.3.5):
+- A socket's eventfd is closed by the reaper alone, and only after the I/O thread has let go of its connections. A
+  blocked I/O thread therefore keeps one eventfd for each socket that was ever connected or bound, then closed
+  (socket_base.cpp:265, own.cpp:165). A blocked reaper keeps those of all closed sockets.
+- What blocks them is an event for a socket monitor that nobody reads: 1000 + RCVHWM of the reader (2000 by default)
+  fit; the next zmq_msg_send() waits for ever (socket_base.cpp:1950). A reader that was closed first blocks the first
+  event.
+- A context has `max_sockets` slots, 1023 by default (zmq.h:194). When they are used up zmq_socket() fails with EMFILE,
+  "Too many open files", although the process's limit is far.
+"""
+
+from __future__ import annotations
+
+from leakline.facts import Finding
+from leakline.growth import Trend, seconds_to
+from leakline.rules.growing import rate_text
+from leakline.rules.observed import Observed
+from leakline.rules.standstill import Standstill
+
+IO_BLOCKED, REAPER_BLOCKED = "zmq.io-thread-blocked", "zmq.reaper-blocked"
+BLOCKED = (IO_BLOCKED, REAPER_BLOCKED)
+MIN_BLOCKED_S = 1.0  # a healthy one is never outside epoll_wait for longer than a call takes
+MAX_SOCKETS = 1023  # ZMQ_MAX_SOCKETS_DFLT
+# Eventfds of a full context: one a socket, and three or more of the context itself; few other users have this many.
+_FULL = range(MAX_SOCKETS - 8, MAX_SOCKETS + 40)
+_FAR_FROM_LIMIT = 0.9
+
+_IO_CAUSE = (
+    "Most likely a socket monitor that is no longer read: its pipe is full (1 000 + RCVHWM events, 2 000 by"
+    " default) or its reader was closed, and libzmq's I/O thread waits inside zmq_msg_send() to put one more event"
+    " in. While it waits no tcp or ipc message of this context moves, and each such socket that is closed leaves"
+    " its eventfd behind, as the reaper waits for this thread."
+)
+_IO_REMEDY = (
+    "Read the monitor until after its socket is closed. When you stop monitoring: disable_monitor() first, while"
+    " still reading; only then cancel the timer and close the reader. RCVHWM=0 on the reader keeps a slow one from"
+    " blocking (it then costs memory). Do not make a socket per query: keep one. Reading the monitor again, or"
+    " terminating the context, frees everything."
+)
+_REAPER_CAUSE = (
+    "Most likely the reader of a socket monitor was closed before its socket: closing the socket makes libzmq send"
+    " MONITOR_STOPPED, which nobody can receive, from the reaper itself. From then on no closed socket of this"
+    " context is ever reaped: each leaves its eventfd behind, connected or not."
+)
+_REAPER_REMEDY = (
+    "Keep this order: disable_monitor() while the reader is still being read, then close the reader, then the"
+    " socket. Only terminating the context frees a blocked reaper."
+)
+
+
+def blocked_threads(observed: Observed) -> list[Finding]:
+    """Background threads that slept outside epoll, unmoved, for `MIN_BLOCKED_S` up to the end: one finding a role.
+
+    A libzmq that was built upon poll() or select() sleeps there when it is healthy; such a process has no epoll
+    descriptor.
+    """
+    if not observed.counts.get("epoll"):
+        return []
+    blocked = [thread for thread in observed.threads if thread.seconds >= MIN_BLOCKED_S]
+    reapers = [thread for thread in blocked if thread.role == "reaper"]
+    others = [thread for thread in blocked if thread.role != "reaper"]
+    findings = []
+    if others:
+        findings.append(_blocked(observed, IO_BLOCKED, others))
+    if reapers:
+        findings.append(_blocked(observed, REAPER_BLOCKED, reapers))
+    if len(findings) == 2:  # both wait: the eventfds are told once
+        findings[1] = _without_growth(observed, REAPER_BLOCKED, reapers)
+    return findings
+
+
+def _blocked(observed: Observed, identity: str, threads: list[Standstill]) -> Finding:
+    trend = observed.growth.leaks().get("eventfd")
+    if trend is None:
+        return _without_growth(observed, identity, threads)
+    per_second = round(trend.per_second, 3)
+    return Finding(
+        id=identity,
+        severity="leak",
+        title=f"{_names(threads)} blocked for {threads[0].seconds:.0f} s, and eventfds leak beside it:"
+        f" {rate_text(per_second)}",
+        count=observed.counts.get("eventfd", 0),
+        per_second=per_second,
+        evidence={**_evidence(threads), **_forecast(observed, trend)},
+        cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
+        remedy=_remedy(observed, identity),
+    )
+
+
+def _without_growth(observed: Observed, identity: str, threads: list[Standstill]) -> Finding:
+    return Finding(
+        id=identity,
+        severity="warning",
+        title=f"{_names(threads)} blocked for {threads[0].seconds:.0f} s",
+        count=observed.counts.get("eventfd", 0),
+        per_second=0.0,
+        evidence=_evidence(threads),
+        cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
+        remedy=_remedy(observed, identity),
+    )
+
+
+def _names(threads: list[Standstill]) -> str:
+    what = {"io": "ZeroMQ I/O thread", "reaper": "ZeroMQ reaper", "unknown": "ZeroMQ background thread"}[
+        threads[0].role
+    ]
+    named = ", ".join(dict.fromkeys(thread.name for thread in threads[:3]))
+    return f"{what} {named}" if len(threads) == 1 else f"{len(threads)} × {what} ({named})"
+
+
+def _evidence(threads: list[Standstill]) -> dict[str, object]:
+    return {
+        "threads": [
+            {
+                "tid": thread.tid,
+                "name": thread.name,
+                "wait_channel": thread.wait_channel,
+                "blocked_seconds": round(thread.seconds, 1),
+                "context_switches": thread.context_switches,
+                "samples": thread.samples,
+            }
+            for thread in threads
+        ],
+        "threshold_seconds": MIN_BLOCKED_S,
+    }
+
+
+def _forecast(observed: Observed, trend: Trend) -> dict[str, object]:
+    growth = observed.growth
+    left = seconds_to(growth.limit, growth.total, growth.per_second)
+    slots = seconds_to(MAX_SOCKETS, observed.counts.get("eventfd", 0), trend.per_second)
+    forecast: dict[str, object] = {
+        "risen": trend.risen,
+        "limit": growth.limit,
+        "seconds_to_limit": None if left is None else round(left, 1),
+    }
+    if slots is not None and (left is None or slots < left):
+        forecast["seconds_to_default_max_sockets"] = round(slots, 1)
+    return forecast
+
+
+def _remedy(observed: Observed, identity: str) -> str:
+    remedy = _IO_REMEDY if identity == IO_BLOCKED else _REAPER_REMEDY
+    return f"{remedy} Next: leakline watch {observed.pid}"
+
+
+def max_sockets(observed: Observed) -> list[Finding]:
+    """A context that is full: as many eventfds as fit into the default `max_sockets`, standing still, the limit far
+    away.
+    """
+    growth, eventfds = observed.growth, observed.counts.get("eventfd", 0)
+    far = growth.limit is None or growth.total < _FAR_FROM_LIMIT * growth.limit
+    if not observed.uses_libzmq or eventfds not in _FULL or not far or "eventfd" in growth.leaks():
+        return []
+    return [
+        Finding(
+            id="zmq.max-sockets",
+            severity="warning",
+            title=f"a ZeroMQ context is full: {eventfds:,} eventfds, max_sockets is {MAX_SOCKETS:,} by default".replace(
+                ",", " "
+            ),
+            count=eventfds,
+            per_second=0.0,
+            evidence={
+                "eventfds": eventfds,
+                "default_max_sockets": MAX_SOCKETS,
+                "total": growth.total,
+                "limit": growth.limit,
+            },
+            cause="zmq_socket() now fails with EMFILE, `Too many open files`, but the process is far from its"
+            " limit: it is the context's own max_sockets that is used up, by sockets that are open or closed but"
+            " not reaped.",
+            remedy="Raising `ulimit -n` does not help. If sockets leak, that is what to repair (a blocked ZeroMQ"
+            " thread is reported beside this). If the load is real, set ZMQ_MAX_SOCKETS on the context before its"
+            f" first socket. Next: leakline ls {observed.pid}",
+        )
+    ]
