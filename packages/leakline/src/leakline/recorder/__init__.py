@@ -1,0 +1,23 @@
+"""Which descriptors are open, who opened them and since when: written in the process itself, read from anywhere.
+
+`DescriptorTable` is the writer (a C library records what a hooked library opens), `read_table` the reader.
+"""
+
+from leakline.recorder.descriptor_table import Counters, DescriptorTable, Hooked
+from leakline.recorder.errors import ClosedTableError, LibraryMissingError, RecorderError, TableError, TableFormatError
+from leakline.recorder.table_file import Entry, Table, read_table, start_time_ticks
+
+__all__ = [
+    "ClosedTableError",
+    "Counters",
+    "DescriptorTable",
+    "Entry",
+    "Hooked",
+    "LibraryMissingError",
+    "RecorderError",
+    "Table",
+    "TableError",
+    "TableFormatError",
+    "read_table",
+    "start_time_ticks",
+]

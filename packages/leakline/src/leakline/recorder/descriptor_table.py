@@ -1,0 +1,211 @@
+"""The table of those descriptors of this process that one library (libzmq, say) and its Python caller opened.
+
+Facts that force its shape: looking at /proc cannot tell libzmq's descriptors from those that other threads open (a
+number is reused at once), so libzmq's own imports are hooked; and a forked child must know what it inherited, so the
+records are in private memory that the kernel copies at the moment of the fork (native/descriptor_table.h).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from leakline.recorder.errors import ClosedTableError, TableError
+from leakline.recorder.library import CCounters, CEntry, CHooked, library
+from leakline.recorder.table_file import NAME_LENGTH, SOURCES, Entry, read_table
+
+_LIST_ROOM = 64
+
+
+class Hooked(msgspec.Struct, frozen=True):
+    """What hooking did. `error` is the errno of a slot that could not be written, else None."""
+
+    libraries: int
+    slots: int
+    functions: frozenset[str]
+    error: int | None = None
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """Since the table was made.
+
+    `unpublished`: records that other processes cannot see; `out_of_range`: numbers too high for the table.
+    """
+
+    changes: int
+    opened: int
+    closed: int
+    unpublished: int
+    out_of_range: int
+
+
+class DescriptorTable:
+    """Records of descriptors, written by hooks and by the caller, readable by other processes through a file.
+
+    Any thread may call any method. After a fork the child's copy goes on privately (the file is the parent's): it
+    lists what was inherited, and takes records; make another table to publish. At most 8 tables a process.
+    """
+
+    def __init__(self, handle: int, path: Path | None) -> None:
+        self._library = library()
+        self._handle: int | None = handle
+        self._owners: dict[str, int] = {}
+        self._pid = os.getpid()
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path | None = None) -> DescriptorTable:
+        """Makes a table, and its file, which must not exist. None: nobody else can read it.
+
+        Raises LibraryMissingError, and TableError (from an OSError: the file exists, no permission, file system full).
+        """
+        handle = library().table_create(os.fsencode(path) if path else None)
+        if not handle:
+            number = ctypes.get_errno()
+            where = f" {path}" if path else ""
+            reason = "this process has 8 tables" if number == errno.ENFILE and not path else os.strerror(number)
+            raise TableError(f"the table{where} could not be made: {reason}") from OSError(number, reason, str(path))
+        return cls(handle, path)
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a child of the one that made the table."""
+        return self._pid != os.getpid()
+
+    def hook_library(self, name: str) -> Hooked:
+        """Lets every loaded library whose file name contains `name` record into this table what it opens from now on.
+
+        A second call also finds copies that were loaded since. Never raises: look at `functions` for what is hooked.
+        """
+        handle = self._open_handle()
+        found = CHooked()
+        self._library.hook_target(handle)
+        self._library.hook_library(os.fsencode(name), ctypes.byref(found))
+        functions = set()
+        for index in range(found.functions.bit_length()):
+            if found.functions >> index & 1:
+                functions.add(self._library.hook_name(index).decode("ascii"))
+        return Hooked(found.libraries, found.slots, frozenset(functions), found.error if found.failed else None)
+
+    # --- owners
+
+    @contextmanager
+    def owner(self, name: str) -> Iterator[int]:
+        """What hooked libraries open in this thread, inside, belongs to `name`. Gives the owner's number.
+
+        It nests. Do not `await` inside: the thread would go on with other tasks.
+        """
+        number = self.owner_number(name)
+        before = self._library.owner_use(number)
+        try:
+            yield number
+        finally:
+            self._library.owner_use(before)
+
+    def owner_number(self, name: str) -> int:
+        """The number of an owner, made at first use; 0 (not known) when all 4095 are in use.
+
+        Names are cut at 112 bytes.
+        """
+        number = self._owners.get(name)
+        if number is not None:
+            return number
+        handle = self._open_handle()
+        data = name.encode("utf-8", "replace")[:NAME_LENGTH].decode("utf-8", "ignore").encode()
+        number = int(self._library.owner_add(handle, data, len(data)))
+        if number == 0:
+            return 0
+        kept = self._owners.setdefault(name, number)  # another thread may have been faster
+        if kept != number:
+            self._library.owner_release(handle, number)
+        return kept
+
+    def release_owner(self, name: str) -> None:
+        """Gives the owner's number free once its last descriptor is closed; until then they keep the name."""
+        number = self._owners.pop(name, None)
+        if number is not None and self._handle is not None:
+            self._library.owner_release(self._handle, number)
+
+    # --- records
+
+    def assign(self, number: int, owner: str, generation: int = 0) -> bool:
+        """Names the owner of a recorded descriptor. False: there is no record of it (of that generation, unless 0)."""
+        return bool(self._library.table_assign(self._open_handle(), number, self.owner_number(owner), generation))
+
+    def put(self, number: int, kind: str, owner: str = "") -> bool:
+        """Records a descriptor that the caller opened. False when its number is too high for the table."""
+        kinds = self._library.kinds
+        code = kinds.index(kind if kind in kinds[1:] else "other")
+        owner_number = self.owner_number(owner) if owner else 0
+        return bool(self._library.table_put(self._open_handle(), number, code, owner_number) == 0)
+
+    def forget(self, number: int) -> bool:
+        """Removes a record; call it before the descriptor is closed. False if there was none."""
+        return bool(self._library.table_forget(self._open_handle(), number))
+
+    def entries(self) -> list[Entry]:
+        """All records at one moment, in order of their number."""
+        handle = self._open_handle()
+        room = _LIST_ROOM
+        while True:
+            rows = (CEntry * room)()
+            count = self._library.table_list(handle, rows, room)
+            if count <= room:
+                break
+            room = count + _LIST_ROOM
+        names: dict[int, str] = {0: ""}
+        return [self._entry(handle, rows[index], names) for index in range(count)]
+
+    def _entry(self, handle: int, row: CEntry, names: dict[int, str]) -> Entry:
+        if row.owner not in names:
+            room = ctypes.create_string_buffer(NAME_LENGTH)
+            length = self._library.owner_name(handle, row.owner, room, NAME_LENGTH)
+            names[row.owner] = room.raw[:length].decode("utf-8", "replace")
+        return Entry(
+            number=row.number,
+            kind=self._library.kinds[row.kind],
+            owner=names[row.owner],
+            opened_at_s=row.opened_at_ns / 1e9,
+            tid=row.tid,
+            source=SOURCES[row.source],
+            generation=row.generation,
+            inode=row.inode or None,
+            inherited=bool(row.inherited),
+        )
+
+    def counters(self) -> Counters:
+        """Odd `changes`: a descriptor is being opened or closed at this moment."""
+        found = CCounters()
+        self._library.table_counters(self._open_handle(), ctypes.byref(found))
+        return Counters(found.changes, found.opened, found.closed, found.unpublished, found.out_of_range)
+
+    def set_complete(self, complete: bool, because: str = "") -> None:
+        """Says in the file whether the table holds every descriptor that it should, and if not, why."""
+        data = because.encode("utf-8", "replace")[:255].decode("utf-8", "ignore").encode()
+        self._library.table_complete(self._open_handle(), complete, data)
+
+    # --- end
+
+    def close(self) -> None:
+        """Stops recording, marks the file closed and removes it (in a forked child: leaves it alone). Idempotent."""
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        self._library.hook_target_end(handle)
+        self._library.table_close(handle)
+        if self.path and not self.forked:
+            self.path.unlink(missing_ok=True)
+
+    def _open_handle(self) -> int:
+        if self._handle is None:
+            raise ClosedTableError("the table of descriptors was closed", "make another with DescriptorTable.create()")
+        return self._handle
+
+
+__all__ = ["Counters", "DescriptorTable", "Entry", "Hooked", "read_table"]
