@@ -1,3 +1,32 @@
-"""datacenter: services find each other and talk over ZeroMQ, and account for every descriptor they open."""
+"""datacenter: services find each other and talk over ZeroMQ, and account for every descriptor they open.
 
-__version__ = "0.1.0"
+    greeter = Service("greeter")            with Client() as client:
+                                                client.call("greeter.hello", "Ann")
+    @greeter.method
+    def hello(name: str) -> str: …
+
+`datacenter up` starts the broker, `datacenter serve module:greeter` the service.
+"""
+
+
+
+from datacenter.broker import Broker, BrokerOptions
+from datacenter.client import AsyncClient, Client, ClientOptions, StateEvent
+from datacenter.errors import DatacenterError
+from datacenter.service import Server, Service, ServiceOptions, serve
+from datacenter.version import __version__
+
+__all__ = [
+    "AsyncClient",
+    "Broker",
+    "BrokerOptions",
+    "Client",
+    "ClientOptions",
+    "DatacenterError",
+    "Server",
+    "Service",
+    "ServiceOptions",
+    "StateEvent",
+    "__version__",
+    "serve",
+]

@@ -136,7 +136,7 @@ class BadArgumentsError(CallError):
 
 
 class TooLargeError(CallError):
-    """The message is larger than the peer accepts. It was not sent."""
+    """A call or its result is larger than the other side accepts; it was not sent. The message says which of the two."""
 
     code = "too-large"
 

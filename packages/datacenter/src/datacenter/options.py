@@ -28,7 +28,7 @@ GROUPS: Final = {
 
 @dataclass(frozen=True)
 class Option:
-    """One option. `unit` is "" for a pure number; `incident` is "" where no incident, only good practice, asks for it."""
+    """One option. `unit` is "" for a pure number; `incident` is "" where only good practice asks for it."""
 
     group: str
     name: str
@@ -57,12 +57,13 @@ def option(group: str, name: str, default: _Value, unit: str, incident: str, why
 
 HEARTBEAT_S: Final = option(
     "session", "heartbeat_s", 1.0, "s", "K",
-    "Each side says something at least this often; any message counts. A peer that vanished without a FIN sends nothing, "
-    "and TCP alone would take two hours to notice.",
+    "Each side says something at least this often; any message counts. A peer that vanished without a FIN says "
+    "nothing, and TCP alone would take two hours to notice.",
 )  # fmt: skip
 MISSED_HEARTBEATS: Final = option(
     "session", "missed_heartbeats", 3, "", "K",
-    "So many silent heartbeats in a row mean that the peer is gone. One or two can be a long garbage collection or a busy core.",
+    "So many silent heartbeats in a row mean that the peer is gone. One or two can be a long garbage collection or "
+    "a busy core.",
 )  # fmt: skip
 LEASE_S: Final = option(
     "session", "lease_s", 3.0, "s", "K",
@@ -87,7 +88,8 @@ DEADLINE_S: Final = option(
 )  # fmt: skip
 MAX_IN_FLIGHT: Final = option(
     "calls", "max_in_flight", 10_000, "calls", "",
-    "More unanswered calls than this at one client are refused with `busy`, unsent: a queue without a bound hides an outage until memory ends.",
+    "More unanswered calls than this at one client are refused with `busy`, unsent: a queue without a bound hides an "
+    "outage until memory ends.",
 )  # fmt: skip
 DEBUG_MONITOR: Final = option(
     "monitor", "debug_monitor", False, "", "A",

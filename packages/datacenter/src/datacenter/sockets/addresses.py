@@ -72,11 +72,10 @@ def _tcp(text: str, rest: str, binding: bool) -> Address:
         raise AddressError(f"{text!r} has no host and port.", _SHAPE)
     host = match["host"].strip("[]")
     port = 0 if match["port"] == "*" else int(match["port"])
-    if port > 65535 or (not binding and (port == 0 or host == "*")):
-        raise AddressError(
-            f"{text!r}: {'the port is above 65535' if port > 65535 else 'there is no such host and port to connect to'}.",
-            _SHAPE,
-        )
+    if port > 65535:
+        raise AddressError(f"{text!r}: the port is above 65535.", _SHAPE)
+    if not binding and (port == 0 or host == "*"):
+        raise AddressError(f"{text!r} names no one host and port to connect to.", _SHAPE)
     if host == "*":
         return Address(f"tcp://*:{port or '*'}", "tcp", local=False)
     number = _numeric(text, host)

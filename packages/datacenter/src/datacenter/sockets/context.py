@@ -191,7 +191,8 @@ class SocketContext:
             return DescriptorLimitError(f"No descriptor is left for {owner!r}.", "Raise the limit (ulimit -n).")
         return SocketLimitError(
             f"Context {self.name!r} has no room for {owner!r}: all {self._max_sockets} sockets of libzmq are in use.",
-            f"{len(self._owned)} owned sockets are open, a monitored one takes three: close some, or raise the descriptor limit at the start.",
+            f"{len(self._owned)} owned sockets are open, a monitored one takes three: close some, or start with "
+            "a higher descriptor limit.",
         )
 
     def _watch(
@@ -388,7 +389,7 @@ def _close_at_exit() -> None:
 
 
 def _forget_in_child() -> None:
-    """pyzmq's finalisers would warn of, and walk through, the parent's sockets: keep these from being finalised at all."""
+    """pyzmq's finalisers would warn of the parent's sockets, and walk through them: they must never run."""
     for context in list(_alive):
         fork.keep_for_ever(context)
     _alive.clear()

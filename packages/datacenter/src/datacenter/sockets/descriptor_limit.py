@@ -19,7 +19,8 @@ from datacenter.options import option
 
 RESERVE: Final = option(
     "limits", "reserve", 16, "descriptors", "L",
-    "Kept free when a socket is made, bound or connected: with fewer, libzmq aborts in some calls and its listeners spin in others.",
+    "Kept free when a socket is made, bound or connected: without any, libzmq aborts in some calls, and its listeners "
+    "spin.",
 )  # fmt: skip
 CONTEXT_COST: Final = 6  # a started context: 3 eventfd + 2 epoll, and the socket that starts it
 SOCKET_COST: Final = 1  # its mailbox

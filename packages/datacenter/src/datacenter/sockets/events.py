@@ -166,6 +166,9 @@ class Folder:
 
 
 def _line(event: MonitorEvent, count: int, seconds: float) -> str:
-    times = f" ×{count} in {seconds:.0f} s" if seconds >= 0.95 else f" ×{count} in {seconds * 1000:.0f} ms"
-    detail = event.explain()
-    return f"{event.name}{times if count > 1 or seconds else ''}{f' ({detail})' if detail else ''} {event.endpoint} [{event.owner}]"
+    times = ""
+    if seconds:
+        span = f"{seconds:.0f} s" if seconds >= 0.95 else f"{seconds * 1000:.0f} ms"
+        times = f" ×{count} in {span}"
+    detail = f" ({event.explain()})" if event.explain() else ""
+    return f"{event.name}{times}{detail} {event.endpoint} [{event.owner}]"

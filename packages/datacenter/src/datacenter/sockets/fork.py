@@ -36,7 +36,7 @@ def in_child(reset: Callable[[], None]) -> None:
 
 
 def keep_for_ever(thing: object) -> None:
-    """Make `thing` immortal: its finaliser, which would close a number that may be somebody else's by then, never runs."""
+    """Make `thing` immortal. Its finaliser would close a number that may be somebody else's by then."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 

@@ -45,11 +45,13 @@ BATCH: Final = option(
 )  # fmt: skip
 LAG_WARN_EVENTS: Final = option(
     "monitor", "lag_warn_events", 1000, "events", "A",
-    "Found waiting in one monitor at a wake-up: half of what would have blocked libzmq with an ordinary reader. Logged at most every 10 s.",
+    "Found waiting in one monitor at a wake-up: half of what would have blocked libzmq with an ordinary reader. "
+    "Logged at most every 10 s.",
 )  # fmt: skip
 LAG_WARN_S: Final = option(
     "monitor", "lag_warn_s", 0.25, "s", "A",
-    "A turn of the hub that takes longer is logged, at most every 10 s: a callback is slow, or something holds the GIL.",
+    "A turn of the hub that takes longer is logged, at most every 10 s: a callback is slow, or something holds the "
+    "GIL.",
 )  # fmt: skip
 _WARN_EVERY_S: Final = 10.0
 _IDLE_S: Final = 5.0  # only for objects collected unclosed whose finaliser could not wake the hub
@@ -257,7 +259,7 @@ class MonitorHub:
             reader.socket.close(0)
 
     def adopt(self, close: Callable[[], None]) -> None:
-        """Have the hub's thread run `close` for an object that was collected unclosed: a finaliser must take no lock."""
+        """Have the hub's thread close what was collected unclosed: a finaliser must take no lock."""
         self._orphans.append(close)
         if self._lock.acquire(blocking=False):
             try:
@@ -315,7 +317,7 @@ class MonitorHub:
             self._longest_queue = reader.backlog
         if reader.backlog >= LAG_WARN_EVENTS and not more:
             self._warn(
-                f"{reader.backlog} events waited in the monitor of {reader.owner}: its peer flaps, or this process was held up"
+                f"{reader.backlog} events waited in the monitor of {reader.owner}: a flood, or a process held up"
             )
         if not more:
             reader.backlog = 0
@@ -382,7 +384,8 @@ class MonitorHub:
             )
 
     def __repr__(self) -> str:
-        return f"<MonitorHub {'draining' if self._thread else 'idle'}, {len(self._readers)} monitors, {self._events} events>"
+        state = "draining" if self._thread else "idle"
+        return f"<MonitorHub {state}, {len(self._readers)} monitors, {self._events} events>"
 
 
 _of_process = MonitorHub()

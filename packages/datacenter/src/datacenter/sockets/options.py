@@ -29,13 +29,16 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     linger_ms: int = _socket(
         "linger_ms", 0, "ms", "H",
-        "A closed socket does not wait for messages that nobody fetches (libzmq: for ever). What must arrive is acknowledged by the peer.")
+        "A closed socket does not wait for messages that nobody fetches (libzmq: for ever). What must arrive is "
+        "acknowledged by the peer.")
     heartbeat_ivl_ms: int = _socket(
         "heartbeat_ivl_ms", 1000, "ms", "K",
-        "libzmq's own ping on an idle connection. Finds a dead host or a blocked I/O thread; a hung Python worker still answers it.")
+        "libzmq's own ping on an idle connection. Finds a dead host or a blocked I/O thread; a hung Python worker "
+        "still answers it.")
     heartbeat_timeout_ms: int = _socket(
         "heartbeat_timeout_ms", 3000, "ms", "K",
-        "Three pings without an answer: the connection is closed, its descriptor freed, and the connecting side tries again.")
+        "Three pings without an answer: the connection is closed, its descriptor freed, and the connecting side tries "
+        "again.")
     heartbeat_ttl_ms: int = _socket(
         "heartbeat_ttl_ms", 3000, "ms", "K",
         "What we ask the peer to do: drop us when it has heard nothing for this long. Rounded down to 100 ms.")
@@ -44,7 +47,8 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         "The first retry. Short, since most outages are restarts.")
     reconnect_max_ms: int = _socket(
         "reconnect_max_ms", 2000, "ms", "A",
-        "The pause doubles up to this (libzmq: it does not grow), so that a long outage costs little and its end is seen within 2 s.")
+        "The pause doubles up to this (libzmq: it does not grow): a long outage costs little, and its end is seen "
+        "within 2 s.")
     handshake_timeout_ms: int = _socket(
         "handshake_timeout_ms", 5000, "ms", "K",
         "A peer that connects and never speaks is dropped after this (libzmq: 30 s of one descriptor each).")
@@ -62,13 +66,15 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         "Messages queued from one peer before it is no longer read.")
     immediate: bool = _socket(
         "immediate", False, "", "",
-        "True: queue only to peers whose handshake is complete, and drop the queue when they go. False: a message sent during an outage waits for its end.")
+        "True: queue only to peers whose handshake is complete, and drop the queue when they go. False: a message sent "
+        "during an outage waits for its end.")
     router_mandatory: bool = _socket(
         "router_mandatory", False, "", "",
         "ROUTER only. True: a send to a vanished peer fails at once instead of being dropped silently.")
     router_handover: bool = _socket(
         "router_handover", False, "", "K",
-        "ROUTER only. True: a peer that returns with its old routing id takes over from its half-open connection instead of being refused.")
+        "ROUTER only. True: a peer that returns with its old routing id takes over from its half-open connection "
+        "instead of being refused.")
     routing_id: bytes = _socket(
         "routing_id", b"", "bytes", "",
         "The name under which a ROUTER knows this socket; none: the ROUTER makes one up for each connection.")
@@ -99,7 +105,8 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         """A copy with `changes`. Raises TypeError for a name that is no option."""
         unknown = changes.keys() - set(self.__struct_fields__)
         if unknown:
-            raise TypeError(f"no socket option {', '.join(sorted(unknown))}; there are {', '.join(self.__struct_fields__)}")
+            known = ", ".join(self.__struct_fields__)
+            raise TypeError(f"no socket option {', '.join(sorted(unknown))}; there are {known}")
         return msgspec.structs.replace(self, **changes) if changes else self
 
     def apply(self, raw: zmq.Socket[bytes]) -> None:

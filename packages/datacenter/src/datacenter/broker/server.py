@@ -1,0 +1,190 @@
+"""The broker's I/O: one ROUTER at the control endpoint, the clock, and the sessions' decisions carried out.
+
+A peer that does not read what it is told is disconnected from the registry's view: after `max_unsent` messages found no room it is
+forgotten, and has to introduce itself again. Nothing is queued for it meanwhile beyond the socket's own high-water mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from datacenter import runtime, wire
+from datacenter.version import __version__
+from datacenter.broker.sessions import Answers, Sessions
+from datacenter.errors import ProtocolError
+from datacenter.registry.state import Registry, RegistryLimits
+from datacenter.sockets.loop import LoopSocket
+
+log = logging.getLogger("datacenter.broker")
+
+TICK_S: Final = 0.25
+
+
+@dataclass(frozen=True)
+class BrokerOptions:
+    """Named limits of a broker. Seconds, bytes, counts."""
+
+    heartbeat_s: float = 1.0
+    missed_heartbeats: int = 3
+    lease_s: float = 3.0
+    grace_leases: float = 2.0
+    max_message_bytes: int = 16 * 1024 * 1024
+    max_control_bytes: int = 1024 * 1024
+    max_sessions: int = 10_000
+    max_instances: int = 100_000
+    max_unsent: int = 100
+
+
+class Broker:
+    """The broker, in the running event loop. Use `async with`, or `start` and `close`.
+
+    listen: its control endpoint. Raises AddressInUseError, AddressError, InsecureAddressError at start.
+    """
+
+    def __init__(self, listen: str, *, options: BrokerOptions | None = None, insecure: bool = False) -> None:
+        self.listen = listen
+        self.options = options or BrokerOptions()
+        self.endpoint = ""
+        self.id = uuid.uuid4().hex[:12]
+        self._insecure = insecure
+        self._closed = True
+        self._unsent: dict[bytes, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._counts = {"received": 0, "malformed": 0, "undeliverable": 0}
+
+    async def __aenter__(self) -> Broker:
+        self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Binds and answers from now on."""
+        options = self.options
+        self._loop = asyncio.get_running_loop()
+        self._runtime = runtime.acquire()
+        try:
+            owned = self._runtime.context.socket(
+                zmq.ROUTER,
+                owner="broker control",
+                router_mandatory=True,
+                max_message_bytes=options.max_control_bytes,
+                linger_ms=200,  # the goodbyes should arrive
+            )
+            try:
+                self.endpoint = owned.bind(self.listen, insecure=self._insecure)
+            except BaseException:
+                owned.close()
+                raise
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        registry = Registry(
+            lease_s=options.lease_s,
+            grace_s=options.lease_s * options.grace_leases,
+            started_at=time.monotonic(),
+            first_epoch=time.time_ns() // 1000,
+            limits=RegistryLimits(max_instances=options.max_instances),
+        )
+        welcome = wire.Welcome(
+            wire.PROTOCOL,
+            __version__,
+            self.id,
+            options.heartbeat_s,
+            options.missed_heartbeats,
+            options.lease_s,
+            options.max_message_bytes,
+            options.max_instances,
+        )
+        self.sessions = Sessions(registry, welcome, max_sessions=options.max_sessions)
+        self._stream = LoopSocket(owned, self._loop, self._on_message, on_malformed=self._on_malformed)
+        self._closed = False
+        runtime.remember(self)
+        self._tick()
+
+    async def close(self) -> None:
+        """Says goodbye to every session and closes. Idempotent; bounded."""
+        if self._closed:
+            return
+        self._runtime.check_process()
+        self._send(self.sessions.shutdown())
+        self._shut()
+        await self._loop.run_in_executor(None, runtime.release, self._runtime)
+
+    def close_now(self) -> None:
+        """Closes without a running loop (exit hook). Bounded."""
+        if not self._closed:
+            self._shut()
+            runtime.release(self._runtime)
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the start, and what is known now."""
+        return {
+            **self._counts,
+            "sessions": len(self.sessions.processes),
+            "refused": self.sessions.refused,
+            "endpoint": self.endpoint,
+            **self.sessions.registry.statistics(),
+        }
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self.endpoint}, {len(self.sessions.processes)} sessions"
+        return f"<Broker {state}, pid {os.getpid()}>"
+
+    def _shut(self) -> None:
+        self._closed = True
+        runtime.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._stream.close()
+
+    def _on_malformed(self, _who: bytes) -> None:
+        self._counts["malformed"] += 1
+
+    def _on_message(self, who: bytes, frame: bytes) -> None:
+        self._counts["received"] += 1
+        try:
+            message = wire.decode_to_broker(frame)
+        except ProtocolError as error:
+            self._counts["malformed"] += 1
+            log.debug("a frame of %d bytes was refused: %s", len(frame), error)
+            return
+        self._send(self.sessions.received(time.monotonic(), who, message))
+        self._rearm()
+
+    def _send(self, answers: Answers) -> None:
+        for who, message in answers:
+            sent = self._stream.send_to(who, wire.encode(message))
+            if sent:
+                self._unsent.pop(who, None)
+                continue
+            self._counts["undeliverable"] += 1
+            self._unsent[who] = self._unsent.get(who, 0) + 1
+            if sent is None or self._unsent[who] >= self.options.max_unsent:
+                self._unsent.pop(who, None)
+                self.sessions.gone(who)
+
+    def _tick(self) -> None:
+        self._send(self.sessions.tick(time.monotonic()))
+        self._timer = None
+        self._rearm()
+
+    def _rearm(self) -> None:
+        """The next tick: soon for the heartbeats, and exactly when the next lease ends."""
+        now = time.monotonic()
+        deadline = self.sessions.registry.next_deadline()
+        wait_s = TICK_S if deadline is None else max(0.0, min(TICK_S, deadline - now))
+        at = self._loop.time() + wait_s
+        if self._timer is None or at < self._timer.when() - 0.001:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_at(at, self._tick)

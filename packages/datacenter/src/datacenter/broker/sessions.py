@@ -1,0 +1,151 @@
+"""What the broker knows of the processes that talk to it, and what it answers them. Pure: messages in, messages out.
+
+A session is a routing id: libzmq gives a new one to every connection, so a process that comes back is a new session, and what belonged
+to its old one moves over when it registers again. Any message counts as a heartbeat. A session that is silent for `missed_heartbeats`
+is forgotten together with its watches; its instances leave the registry when their leases end, at the same moment or before.
+
+Whoever is unknown is told to introduce himself: that is how a process notices that the broker restarted, or that it was itself
+silent for too long (SIGSTOP, a suspended laptop) and has lost its leases.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from datacenter import wire
+from datacenter.errors import DatacenterError
+from datacenter.registry.state import Change, Registry
+
+#: (routing id, message) to be sent
+Answers = list[tuple[bytes, wire.FromBroker]]
+
+
+@dataclass
+class PeerProcess:
+    """One session, for the books. Times on the caller's clock, in seconds."""
+
+    hello: wire.Hello
+    since: float
+    last_received: float
+    last_sent: float
+    instances: set[str] = field(default_factory=set)
+
+
+class Sessions:
+    """See the module. Not thread-safe: one owner. The caller gives `now` (seconds, never goes back) and sends the answers."""
+
+    def __init__(self, registry: Registry, welcome: wire.Welcome, *, max_sessions: int) -> None:
+        self.registry = registry
+        self.welcome = welcome
+        self.max_sessions = max_sessions
+        self.processes: OrderedDict[bytes, PeerProcess] = OrderedDict()  # longest silent first
+        self.refused = 0
+
+    def received(self, now: float, who: bytes, message: wire.ToBroker) -> Answers:
+        """What to answer to one message."""
+        if isinstance(message, wire.Hello):
+            return self._hello(now, who, message)
+        process = self.processes.get(who)
+        if process is None:
+            return [] if isinstance(message, wire.Bye) else [(who, wire.Reintroduce())]
+        process.last_received = now
+        self.processes.move_to_end(who)
+        self.registry.renew(now, process.instances)
+        answers: Answers
+        try:
+            match message:
+                case wire.Register():
+                    answers = self._register(now, who, process, message)
+                case wire.Unregister():
+                    process.instances.discard(message.instance_id)
+                    answers = self.tell(self.registry.unregister(who, message.instance_id))
+                    answers.append((who, wire.Unregistered(message.request)))
+                case wire.Resolve():
+                    resolution = self.registry.resolve(message.name, message.type)
+                    if message.watch:
+                        self.registry.watch(who, message.name, message.type)
+                    answers = [(who, wire.Resolved(message.request, resolution))]
+                case wire.Unwatch():
+                    self.registry.unwatch(who, message.name)
+                    answers = []
+                case wire.ListServices():
+                    answers = [(who, wire.Listing(message.request, tuple(self.registry.list())))]
+                case wire.Bye():
+                    answers = self._leave(who)
+                case wire.Heartbeat():
+                    answers = []
+        except DatacenterError as error:
+            self.refused += 1
+            request = getattr(message, "request", 0)
+            answers = [(who, wire.Refused(request, error.code, error.message, error.hint))]
+        return self._note_sent(now, answers)
+
+    def gone(self, who: bytes) -> None:
+        """A message could not be delivered because this peer is no longer connected. Its leases end by themselves."""
+        self._forget(who)
+
+    def tick(self, now: float) -> Answers:
+        """What is due: leases that end, sessions that are silent for too long, heartbeats to those who heard nothing else."""
+        answers = self.tell(self.registry.expire(now))
+        silence_s = self.welcome.heartbeat_s * self.welcome.missed_heartbeats
+        while self.processes:
+            who, process = next(iter(self.processes.items()))
+            if now - process.last_received <= silence_s:
+                break
+            self._forget(who)
+        for who, process in self.processes.items():
+            if now - process.last_sent >= self.welcome.heartbeat_s * 0.9:
+                answers.append((who, wire.BrokerHeartbeat()))
+        return self._note_sent(now, answers)
+
+    def shutdown(self) -> Answers:
+        """The goodbye to everybody."""
+        return [(who, wire.Shutdown()) for who in self.processes]
+
+    @staticmethod
+    def tell(changes: list[Change]) -> Answers:
+        """Changes of the registry as messages to those who watch."""
+        return [
+            (who, wire.Changed(change.resolution))
+            for change in changes
+            for who in change.watchers
+            if isinstance(who, bytes)
+        ]
+
+    def _hello(self, now: float, who: bytes, hello: wire.Hello) -> Answers:
+        if hello.protocol == wire.PROTOCOL:
+            if who not in self.processes and len(self.processes) >= self.max_sessions:
+                self.refused += 1
+                text = f"the broker has {self.max_sessions} sessions, as many as it takes"
+                return [(who, wire.Refused(0, "registry-full", text, "Use another broker, or start it with --max-sessions."))]
+            known = self.processes.get(who)
+            instances = known.instances if known is not None else set()
+            self.processes[who] = PeerProcess(hello, now, now, now, instances)
+        return [(who, self.welcome)]  # it says which protocol this is, also to those who speak another
+
+    def _register(self, now: float, who: bytes, process: PeerProcess, message: wire.Register) -> Answers:
+        former = self.registry.owner_of(message.instance.id)
+        epoch, changes = self.registry.register(now, who, message.name, message.type, message.instance)
+        if former != who and isinstance(former, bytes) and former in self.processes:
+            self.processes[former].instances.discard(message.instance.id)
+        process.instances.add(message.instance.id)
+        return [*self.tell(changes), (who, wire.Registered(message.request, epoch))]
+
+    def _leave(self, who: bytes) -> Answers:
+        process = self._forget(who)
+        if process is None:
+            return []
+        changes = [change for instance in process.instances for change in self.registry.unregister(who, instance)]
+        return self.tell(changes)
+
+    def _forget(self, who: bytes) -> PeerProcess | None:
+        self.registry.forget_watcher(who)
+        return self.processes.pop(who, None)
+
+    def _note_sent(self, now: float, answers: Answers) -> Answers:
+        for who, _ in answers:
+            process = self.processes.get(who)
+            if process is not None:
+                process.last_sent = now
+        return answers

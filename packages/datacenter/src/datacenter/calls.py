@@ -1,0 +1,81 @@
+"""One call in flight, as its client sees it: it ends exactly once, by its deadline, with a result or a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from datacenter import wire
+from datacenter.errors import CATALOGUE, BadResultError, DatacenterError, LostError, RemoteError
+
+_decode_any = msgspec.msgpack.Decoder().decode
+
+
+class Pending:
+    """`deadline` is on the loop's clock. `retry(pending)` is asked when its connection ended: it may send the call again."""
+
+    __slots__ = ("deadline", "frame", "future", "id", "retry", "returns", "sent", "target")
+
+    def __init__(
+        self,
+        number: int,
+        target: str,
+        frame: bytes,
+        deadline: float,
+        future: asyncio.Future[Any],
+        returns: Any,
+        retry: Callable[[Pending, LostError], bool],
+    ) -> None:
+        self.id = number
+        self.target = target
+        self.frame = frame
+        self.deadline = deadline
+        self.future = future
+        self.returns = returns
+        self.retry = retry
+        self.sent = False
+
+    def answer(self, reply: wire.FromService) -> None:
+        """Ends the call with what the service said. Late, double or cancelled ones change nothing."""
+        if self.future.done():
+            return
+        if type(reply) is wire.Result:
+            try:
+                value = _decode_any(reply.body) if self.returns is None else decoder(self.returns)(reply.body)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                self.future.set_exception(
+                    BadResultError(
+                        f"the result of {self.target} is not of the type asked for: {error}",
+                        "Pass the type that the service declares as returns=…",
+                    )
+                )
+            else:
+                self.future.set_result(value)
+        else:
+            self.future.set_exception(error_of(reply))  # type: ignore[arg-type]
+
+    def fail(self, error: DatacenterError) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
+
+    def lost(self, error: LostError) -> None:
+        """Its connection ended after it was sent: sent again if that is allowed, else lost."""
+        if not self.future.done() and not self.retry(self, error):
+            self.future.set_exception(error)
+
+
+@lru_cache(maxsize=1024)
+def decoder(type_: Any) -> Callable[[Any], Any]:
+    """The decoder of one result type; types that msgspec cannot decode raise TypeError."""
+    return msgspec.msgpack.Decoder(type_).decode
+
+
+def error_of(failure: wire.Failure) -> DatacenterError:
+    """The typed error that a service's failure stands for."""
+    if failure.code == RemoteError.code:
+        return RemoteError(failure.message, failure.hint, failure.kind)
+    return CATALOGUE.get(failure.code, DatacenterError)(failure.message, failure.hint)

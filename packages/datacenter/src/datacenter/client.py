@@ -1,0 +1,615 @@
+"""Clients: `AsyncClient` in the caller's event loop, `Client` for threads. Both find services by name and call their methods.
+
+    async with AsyncClient() as client:
+        greeting = await client.call("greeter.hello", "Ann", returns=str)
+
+What happens to a call:
+1. It is encoded at once (later changes to the arguments do not matter) and waits at its service's route.
+2. A ready instance with room takes it: the one with the fewest calls in flight. A known service that is away is waited for;
+   a name that was never registered fails at once.
+3. It ends once: with the result, with the service's typed error, with LostError (connection ended after it was sent), or with
+   DeadlineError. It is sent twice only if the method is declared idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, overload
+
+import msgspec
+
+from datacenter import runtime, wire
+from datacenter.backoff import Backoff
+from datacenter.calls import Pending
+from datacenter.errors import (
+    BadArgumentsError,
+    BrokerUnreachableError,
+    BusyError,
+    ClosedError,
+    DatacenterError,
+    DeadlineError,
+    LostError,
+    NoSuchServiceError,
+    TooLargeError,
+    WrongLoopError,
+)
+from datacenter.routes.direct import Peer, Peers, least_busy
+from datacenter.session import SessionOptions
+from datacenter.wire import Resolution
+
+log = logging.getLogger("datacenter.client")
+T = TypeVar("T")
+
+DEFAULT_BROKER = "tcp://127.0.0.1:7700"
+
+State = Literal["connected", "lost", "resolving", "restored"]
+
+
+@dataclass(frozen=True)
+class StateEvent:
+    """What `on_state` reports. `service` is "" for the session with the broker, else the service concerned.
+
+    connected: for the first time. lost: no connection left. resolving: looking for an instance. restored: connected again.
+    """
+
+    state: State
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ClientOptions:
+    """Named limits of a client. Seconds, milliseconds, counts."""
+
+    deadline_s: float = 10.0
+    max_in_flight: int = 10_000
+    reconnect_min_ms: int = 100
+    reconnect_max_ms: int = 1000
+
+
+class _Route:
+    """One service as one client knows it: its resolution, its peers, and the calls that wait for one of them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.resolution: Resolution | None = None
+        self.idempotent: frozenset[str] = frozenset()
+        self.endpoints: tuple[str, ...] = ()
+        self.peers: list[Peer] = []
+        self.waiting: deque[Pending] = deque()
+        self.was_connected = False
+        self.state: State | None = None
+
+
+class AsyncClient:
+    """Calls services by name, in one event loop. Make it inside the loop; use it as `async with`, or end it by `await close()`.
+
+    broker: the broker's address. One session is shared by all clients and services of the process.
+    Use from another loop or thread raises WrongLoopError, after a fork ForkedError, after close ClosedError.
+    One instance is one connection, whatever the number of calls, services and tasks.
+    """
+
+    def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
+        self.options = options or ClientOptions()
+        self._loop = asyncio.get_running_loop()
+        self._runtime = runtime.acquire()
+        try:
+            self._session = self._runtime.session(
+                broker,
+                SessionOptions(
+                    reconnect_min_ms=self.options.reconnect_min_ms, reconnect_max_ms=self.options.reconnect_max_ms
+                ),
+            )
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        self._closed = False
+        self._next_id = 0
+        self._routes: dict[str, _Route] = {}
+        self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
+        self._in_flight: dict[Pending, None] = {}  # an ordered set; a cancelled call stays until it is answered or due
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._listeners: list[Callable[[StateEvent], object]] = []
+        self._counts = {"calls": 0, "lost": 0, "resent": 0, "deadlines": 0, "refused": 0}
+        self._was_connected = self._session.state == "connected"
+        self._unlisten = self._session.on_state(
+            lambda state, reason: self._from_reactor(self._session_changed, state, reason)
+        )
+        runtime.remember(self)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @overload
+    def call(self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[T]: ...
+    @overload
+    def call(self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[Any]: ...
+
+    def call(self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[Any]:
+        """Calls "SERVICE.METHOD" and gives a future of its result; await it, gather it, or let it run.
+
+        returns: the type to decode the result into (checked); without it plain Python values.
+        deadline_s: when the call ends at the latest; default `options.deadline_s`.
+        Raises at once: NotServableError (target), BadArgumentsError (cannot be encoded), TooLargeError, BusyError (too many in flight),
+        ClosedError, WrongLoopError, ForkedError. The future raises: NoSuchServiceError, WrongTypeError, NoSuchMethodError,
+        BadArgumentsError, RemoteError, BusyError, LostError, DeadlineError, BadResultError, BrokerUnreachableError.
+        """
+        self._check_usable()
+        service, method = wire.split_target(target)
+        if len(self._in_flight) >= self.options.max_in_flight:
+            raise BusyError(
+                f"{len(self._in_flight)} calls are in flight, as many as this client takes",
+                "Wait for some, or raise ClientOptions.max_in_flight.",
+            )
+        seconds = self.options.deadline_s if deadline_s is None else deadline_s
+        frame = self._encode(target, service, method, seconds, args, keywords)
+        future: asyncio.Future[Any] = self._loop.create_future()
+        pending = Pending(self._next_id, target, frame, self._loop.time() + seconds, future, returns, self._retry)
+        self._counts["calls"] += 1
+        self._in_flight[pending] = None
+        if self._timer is None or pending.deadline < self._timer_at:
+            self._set_timer(pending.deadline)
+        self._dispatch(self._routes.get(service) or self._new_route(service), pending)
+        return future
+
+    def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
+        """Calls `listener(event)` in this client's loop at each change of state; returns what removes it."""
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return remove
+
+    async def close(self) -> None:
+        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded."""
+        if self._closed:
+            return
+        self._check_loop()
+        self._shut()
+        # The session says goodbye and sockets are closed in other threads: wait there, not in the loop.
+        await self._loop.run_in_executor(None, self._give_back)
+
+    def close_now(self) -> None:
+        """Closes without a running loop (exit hook, a loop that has ended). Bounded; must not run beside the loop."""
+        if not self._closed:
+            self._shut()
+            self._give_back()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the client was made, and what is open now."""
+        peers = self._peers.all()
+        return {
+            **self._counts,
+            "in_flight": len(self._in_flight),
+            "waiting": sum(len(route.waiting) for route in self._routes.values()),
+            "peers": {peer.endpoint: peer.state for peer in peers},
+            "session": self._session.statistics(),
+        }
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "<AsyncClient closed>"
+        ready = sum(peer.state == "ready" for peer in self._peers.all())
+        return f"<AsyncClient {self._session.address} {self._session.state}, {ready} connected, {len(self._in_flight)} in flight>"
+
+    # --- checks
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        try:
+            if asyncio.get_running_loop() is self._loop:
+                return
+        except RuntimeError:
+            pass
+        self._check_loop()
+
+    def _check_loop(self) -> None:
+        self._runtime.check_process()
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise WrongLoopError(
+                "this AsyncClient belongs to another event loop or thread",
+                "Make one AsyncClient in each loop, or use Client, which any thread may share.",
+            )
+
+    # --- a call's way
+
+    def _encode(
+        self, target: str, service: str, method: str, seconds: float, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> bytes:
+        self._next_id += 1
+        timeout_ms = max(1, int(seconds * 1000))
+        try:
+            frame = wire.encode(wire.OutgoingCall(self._next_id, service, method, timeout_ms, args, keywords))
+        except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+            raise BadArgumentsError(
+                f"the arguments of {target} cannot be encoded: {error}",
+                "Send numbers, strings, bytes, lists, dicts, dataclasses or msgspec.Struct.",
+            ) from None
+        welcome = self._session.welcome
+        if welcome is not None and len(frame) > welcome.max_message_bytes:
+            raise TooLargeError(
+                f"the call of {target} has {len(frame):,} bytes; the limit is {welcome.max_message_bytes:,}",
+                "Send less at once, or start the broker with a larger --max-message-bytes.",
+            )
+        return frame
+
+    def _dispatch(self, route: _Route, pending: Pending) -> None:
+        peer = least_busy(route.peers)
+        if peer is not None and not route.waiting and peer.send(pending, pending.frame):
+            pending.sent = True
+            return
+        resolution = route.resolution
+        if resolution is not None and resolution.state == "unknown":
+            self._fail(pending, self._no_such_service(route.name))
+            return
+        route.waiting.append(pending)
+        if peer is None:
+            self._report(route, "resolving", "no instance is connected yet")
+
+    def _flush(self, route: _Route) -> None:
+        while route.waiting:
+            pending = route.waiting[0]
+            if pending.future.done():
+                route.waiting.popleft()
+                continue
+            peer = least_busy(route.peers)
+            if peer is None:
+                return
+            if peer.send(pending, pending.frame):
+                pending.sent = True
+                route.waiting.popleft()
+
+    def _flush_all(self) -> None:
+        for route in self._routes.values():
+            self._flush(route)
+
+    def _retry(self, pending: Pending, _error: LostError) -> bool:
+        service, _, method = pending.target.partition(".")
+        route = self._routes.get(service)
+        if self._closed or route is None or method not in route.idempotent:
+            self._counts["lost"] += 1
+            self._in_flight.pop(pending, None)
+            return False
+        self._counts["resent"] += 1
+        self._dispatch(route, pending)
+        return True
+
+    def _fail(self, pending: Pending, error: DatacenterError) -> None:
+        self._in_flight.pop(pending, None)
+        pending.fail(error)
+
+    def _replied(self, peer: Peer, reply: wire.FromService, pending: Pending) -> None:
+        self._in_flight.pop(pending, None)
+        pending.answer(reply)
+        if not peer.pending:
+            self._peers.end_if_idle(peer.endpoint)
+
+    # --- deadlines: one timer, at the earliest deadline known when it was set
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._sweep)
+
+    def _sweep(self) -> None:
+        """Ends the calls whose deadline has passed. The next sweep is at the earliest deadline of those that are left."""
+        self._timer = None
+        now = self._loop.time()
+        for pending in [pending for pending in self._in_flight if pending.deadline <= now]:
+            if not pending.future.done():
+                self._counts["deadlines"] += 1
+            self._fail(pending, self._too_late(pending))
+        for peer in self._peers.all():
+            for number in [number for number, pending in peer.pending.items() if pending.deadline <= now]:
+                del peer.pending[number]
+            self._peers.end_if_idle(peer.endpoint)
+        if self._in_flight:
+            self._set_timer(min(pending.deadline for pending in self._in_flight))
+
+    def _too_late(self, pending: Pending) -> DatacenterError:
+        service = pending.target.partition(".")[0]
+        if pending.sent:
+            return DeadlineError(
+                f"{pending.target} was sent but not answered by its deadline", "It may have been executed.", sent=True
+            )
+        if self._session.welcome is None and not self._was_connected:
+            return BrokerUnreachableError(
+                f"no broker answered at {self._session.address}, so {service} could not be found",
+                "Start one with `datacenter up`, or give the address of another.",
+            )
+        return DeadlineError(
+            f"{pending.target} was not sent: no instance of {service} could be reached before its deadline",
+            f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
+        )
+
+    # --- names
+
+    def _new_route(self, name: str) -> _Route:
+        route = self._routes[name] = _Route(name)
+        self._session.watch(name, "rpc", _Listener(self, route))
+        return route
+
+    def _resolved(self, route: _Route, news: Resolution | DatacenterError) -> None:
+        if self._closed or self._routes.get(route.name) is not route:
+            return
+        if isinstance(news, DatacenterError) or news.state == "unknown":
+            error = news if isinstance(news, DatacenterError) else self._no_such_service(route.name)
+            self._forget_route(route, error)
+            return
+        before = route.endpoints
+        route.resolution = news
+        route.endpoints = tuple(dict.fromkeys(instance.endpoint for instance in news.instances))
+        route.idempotent = frozenset(
+            method.name for instance in news.instances for method in instance.methods if method.idempotent
+        )
+        for endpoint in route.endpoints:
+            if endpoint not in before:
+                self._peers.want(endpoint)
+        for endpoint in before:
+            if endpoint not in route.endpoints:
+                self._peers.unwant(endpoint)
+        self._refresh(route, "no instance is registered")
+        self._flush(route)
+
+    def _forget_route(self, route: _Route, error: DatacenterError) -> None:
+        """Ends what waits for a name that cannot be had; the next call asks again."""
+        del self._routes[route.name]
+        self._session.unwatch(route.name, _Listener(self, route))
+        for endpoint in route.endpoints:
+            self._peers.unwant(endpoint)
+        for pending in route.waiting:
+            self._fail(pending, error)
+
+    def _no_such_service(self, name: str) -> NoSuchServiceError:
+        return NoSuchServiceError(
+            f"no service named {name!r} was ever registered at {self._session.address}",
+            f"See what there is: `datacenter ls`; start it: `datacenter serve MODULE:{name}`.",
+        )
+
+    # --- peers
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self.options.reconnect_min_ms / 1000, self.options.reconnect_max_ms / 1000)
+
+    def _new_peer(self, endpoint: str, backoff: Backoff) -> Peer:
+        return Peer(
+            endpoint,
+            self._runtime.context,
+            self._loop,
+            backoff=backoff,
+            reconnect_min_ms=self.options.reconnect_min_ms,
+            reconnect_max_ms=self.options.reconnect_max_ms,
+            on_change=self._peer_changed,
+            on_reply=self._replied,
+            on_room=self._flush_all,
+        )
+
+    def _peer_changed(self, peer: Peer, reason: str) -> None:
+        if peer.state == "ended":
+            self._peers.ended(peer)
+        for route in tuple(self._routes.values()):
+            if peer.endpoint in route.endpoints or peer in route.peers:
+                self._refresh(route, reason)
+                self._flush(route)
+
+    def _refresh(self, route: _Route, reason: str) -> None:
+        """Recomputes which peers serve a route, and reports its state."""
+        peers = (self._peers.get(endpoint) for endpoint in route.endpoints)
+        route.peers = [peer for peer in peers if peer is not None and peer.state == "ready"]
+        if route.peers:
+            if route.state not in ("connected", "restored"):
+                self._report(route, "restored" if route.was_connected else "connected", route.peers[0].endpoint)
+            route.was_connected = True
+        elif route.state in ("connected", "restored"):
+            self._report(route, "lost", reason)
+            self._report(route, "resolving", reason)
+
+    # --- states
+
+    def _report(self, route: _Route, state: State, reason: str) -> None:
+        if route.state != state:
+            route.state = state
+            self._tell(StateEvent(state, route.name, reason))
+
+    def _session_changed(self, state: str, reason: str) -> None:
+        if state == "connected":
+            self._tell(StateEvent("restored" if self._was_connected else "connected", "", reason))
+            self._was_connected = True
+        elif state == "lost":
+            self._tell(StateEvent("lost", "", reason))
+
+    def _tell(self, event: StateEvent) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a state listener raised")
+
+    # --- the way from other threads, and the end
+
+    def _from_reactor(self, function: Callable[..., object], *args: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # the loop has ended; `close_now` will clean up
+
+    def _shut(self) -> None:
+        self._closed = True
+        runtime.forget(self)
+        self._unlisten()
+        if self._timer is not None:
+            self._timer.cancel()
+        for route in self._routes.values():
+            self._session.unwatch(route.name, _Listener(self, route))
+        closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
+        loop_runs = not self._loop.is_closed()
+        for pending in self._in_flight:
+            if loop_runs:
+                pending.fail(closed)
+        self._in_flight.clear()
+        self._routes.clear()
+        self._peers.close()
+
+    def _give_back(self) -> None:
+        self._runtime.release_session(self._session)
+        runtime.release(self._runtime)
+
+
+class _Listener:
+    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route of the same client."""
+
+    __slots__ = ("client", "route")
+
+    def __init__(self, client: AsyncClient, route: _Route) -> None:
+        self.client = client
+        self.route = route
+
+    def __call__(self, news: Resolution | DatacenterError) -> None:
+        self.client._from_reactor(self.client._resolved, self.route, news)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Listener) and other.client is self.client and other.route is self.route
+
+    def __hash__(self) -> int:
+        return hash((id(self.client), id(self.route)))
+
+
+class Client:
+    """Calls services by name, for threads: any number of them may share one Client. Use it as `with`, or end it by `close()`.
+
+    The sockets live in the process's reactor thread; a call hands its arguments over and waits for the result.
+    After a fork every method raises ForkedError: make a new Client in the child.
+    """
+
+    def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
+        self._runtime = runtime.acquire()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._queue: deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = deque()
+        try:
+            self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        runtime.forget(self._async)
+        runtime.remember(self)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def call(self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any) -> T: ...
+    @overload
+    def call(self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any) -> Any: ...
+
+    def call(self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any) -> Any:
+        """Calls "SERVICE.METHOD", waits, and returns its result. Arguments and errors as of `AsyncClient.call`."""
+        return self.submit(target, *args, returns=returns, deadline_s=deadline_s, **keywords).result()
+
+    def submit(
+        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Like `call`, but returns a future at once."""
+        self._runtime.check_process()
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        if self._runtime.reactor.inside():
+            raise WrongLoopError(
+                "a listener runs in the thread that would have to do this call", "Call from another thread, or use AsyncClient."
+            )
+        future = concurrent.futures.Future[Any]()
+
+        def start() -> asyncio.Future[Any]:
+            return self._async.call(target, *args, returns=returns, deadline_s=deadline_s, **keywords)
+
+        first = not self._queue
+        self._queue.append((start, future))
+        if first:  # one wake-up serves all calls that threads have queued meanwhile
+            self._runtime.reactor.call(self._start_queued)
+        return future
+
+    def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
+        """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""
+        return self._async.on_state(listener)
+
+    def statistics(self) -> dict[str, Any]:
+        """As of AsyncClient."""
+        return self._async.statistics()
+
+    def close(self) -> None:
+        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        runtime.forget(self)
+        self._runtime.check_process()
+        shut = concurrent.futures.Future[None]()
+
+        def shut_in_reactor() -> None:
+            try:
+                self._start_queued()
+                self._async._shut()
+            finally:
+                shut.set_result(None)
+
+        try:
+            self._runtime.reactor.call(shut_in_reactor)
+            shut.result(runtime.CLOSE_DEADLINE_S)
+        except (ClosedError, concurrent.futures.TimeoutError) as error:
+            log.warning("%r did not close in order: %s", self, error)
+        self._async._give_back()
+        runtime.release(self._runtime)
+
+    def close_now(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._async).replace("AsyncClient", "Client")
+
+    def _start_queued(self) -> None:
+        queue = self._queue
+        while queue:
+            start, future = queue.popleft()
+            try:
+                _pass_on(start(), future)
+            except Exception as error:
+                future.set_exception(error)
+
+
+async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient:
+    return AsyncClient(broker, options=options)
+
+
+def _pass_on(inner: asyncio.Future[Any], outer: concurrent.futures.Future[Any]) -> None:
+    def done(finished: asyncio.Future[Any]) -> None:
+        if not outer.set_running_or_notify_cancel():
+            return
+        error = finished.exception()
+        if error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(finished.result())
+
+    inner.add_done_callback(done)

@@ -1,0 +1,74 @@
+"""The command line of datacenter: one subcommand a file, its docstring is its help.
+
+Data on stdout, everything else on stderr. Exit codes: 0 done, 1 the call or the command failed, 2 wrong usage, 3 nobody there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from datacenter.commands.call import call
+from datacenter.commands.demo import demo
+from datacenter.commands.doctor import doctor
+from datacenter.commands.fds import fds
+from datacenter.commands.ls import ls
+from datacenter.commands.serve import serve
+from datacenter.commands.up import up
+from datacenter.errors import (
+    AddressError,
+    AddressInUseError,
+    BrokerUnreachableError,
+    DatacenterError,
+    InsecureAddressError,
+    NotServableError,
+)
+from datacenter.version import __version__
+
+USAGE = (AddressError, InsecureAddressError, NotServableError)
+NOBODY_THERE = (BrokerUnreachableError, AddressInUseError)
+
+app = typer.Typer(
+    name="datacenter",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Services that find each other and talk over ZeroMQ, and account for every descriptor they open.\n\n"
+    "Start with:  datacenter up &  datacenter serve module:service &  datacenter call greeter.hello '\"Ann\"'",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"datacenter {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+) -> None:
+    pass
+
+
+for command in (up, serve, ls, call, fds, demo):
+    app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(doctor)
+
+
+def main() -> None:
+    """Entry point: runs a subcommand and turns every expected error into one message and an exit code."""
+    try:
+        app()
+    except DatacenterError as error:
+        print(f"datacenter: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, USAGE) else 3 if isinstance(error, NOBODY_THERE) else 1)
+    except BrokenPipeError:
+        # The reader of our output has gone (`datacenter ls | head`); that is its right.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,82 @@
+"""What several subcommands share: the broker option, and an event loop that ends in order on SIGTERM and Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import typer
+
+from datacenter.client import DEFAULT_BROKER
+from datacenter.sockets.ledger import Ledger
+
+BROKER_OPTION = typer.Option(
+    DEFAULT_BROKER, "--broker", "-b", envvar="DATACENTER_BROKER", metavar="tcp://HOST:PORT", help="The broker's address."
+)
+VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
+
+
+def set_up_logging(verbose: int) -> None:
+    """Warnings by default, states with -v, every event with -vv; on stderr."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Runs `main(stop)` in a new loop (uvloop where installed). SIGTERM and SIGINT set `stop`; a second one ends the wait at once."""
+    ledger = Ledger.open()
+    before = _open_numbers()
+    loop = _new_loop()
+    try:
+        loop.run_until_complete(_run(main, ledger, before))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+async def _run(main: Callable[[asyncio.Event], Awaitable[None]], ledger: Ledger, before: set[int]) -> None:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    task = asyncio.ensure_future(main(stop))
+
+    def ask_to_stop() -> None:
+        if stop.is_set():
+            task.cancel()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, ask_to_stop)
+    # No other thread runs yet: what is new since the loop was made is the loop's own.
+    for descriptor in _open_numbers() - before:
+        ledger.register(descriptor, _kind(descriptor), "event loop")
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def _open_numbers() -> set[int]:
+    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
+
+
+def _kind(number: int) -> str:
+    target = os.readlink(f"/proc/self/fd/{number}")
+    for sign, kind in (("[eventpoll]", "epoll"), ("[eventfd]", "eventfd"), ("socket:", "unix"), ("pipe:", "pipe")):
+        if sign in target:
+            return kind
+    return "file"

@@ -1,0 +1,83 @@
+"""`datacenter serve module:service`: runs services of a Python module."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+
+import typer
+
+from datacenter.commands.common import BROKER_OPTION, VERBOSE_OPTION, run, set_up_logging
+from datacenter.errors import BrokerUnreachableError, NotServableError
+from datacenter.service import Server, Service, ServiceOptions
+
+
+def serve(
+    targets: list[str] = typer.Argument(metavar="MODULE:SERVICE...", help="Service objects, for instance greeter:greeter."),
+    broker: str = BROKER_OPTION,
+    listen: str = typer.Option("tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."),
+    threads: int = typer.Option(16, min=1, help="Threads for methods that are not async."),
+    drain_s: float = typer.Option(5.0, min=0, help="How long running calls may take to finish at the end (seconds)."),
+    verbose: int = VERBOSE_OPTION,
+) -> None:
+    """Serve one or several services in this process, until SIGTERM or Ctrl-C.
+
+    It waits for a broker that is not there yet, and registers again whenever one comes back.
+
+    \b
+    Examples:
+      datacenter serve greeter:greeter
+      datacenter serve shop:orders shop:stock --broker tcp://127.0.0.1:7800
+    """
+    set_up_logging(verbose)
+    services = [load(target) for target in targets]
+    server = Server(services, broker=broker, listen=listen, options=ServiceOptions(threads=threads, drain_s=drain_s))
+
+    async def main(stop: asyncio.Event) -> None:
+        server.start()
+        try:
+            await _until_registered(server, stop)
+            await stop.wait()
+        finally:
+            await server.close()
+
+    run(main)
+
+
+async def _until_registered(server: Server, stop: asyncio.Event) -> None:
+    names = ", ".join(server.services)
+    registered = asyncio.ensure_future(server.registered())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({registered, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not registered.done():
+        registered.cancel()
+        return
+    try:
+        registered.result()
+        print(f"serving {names} at {server.endpoint}", flush=True)
+    except BrokerUnreachableError as error:
+        print(f"serving {names} at {server.endpoint}", flush=True)
+        print(f"datacenter: {error.message}; {names} registers as soon as one does", file=sys.stderr)
+
+
+def load(target: str) -> Service:
+    """'module:name' -> the Service. Raises NotServableError, saying which part was not found."""
+    module_name, colon, name = target.partition(":")
+    if not colon or not module_name or not name:
+        raise NotServableError(f"{target!r} does not name a service", "Write MODULE:SERVICE, for instance greeter:greeter.")
+    sys.path.insert(0, os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise NotServableError(
+            f"there is no module {error.name!r}", f"Run it where {module_name.replace('.', '/')}.py can be imported, or set PYTHONPATH."
+        ) from None
+    service = getattr(module, name, None)
+    if isinstance(service, Service):
+        return service
+    found = [key for key, value in vars(module).items() if isinstance(value, Service)]
+    hint = f"It has: {', '.join(f'{module_name}:{key}' for key in found)}." if found else "Make one: greeter = Service('greeter')."
+    raise NotServableError(f"{module_name} has no Service named {name!r}", hint)

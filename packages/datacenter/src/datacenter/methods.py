@@ -1,0 +1,108 @@
+"""A served function: its signature as types, so that arguments are checked before it runs and errors name the argument. Pure."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import Raw
+
+from datacenter import wire
+from datacenter.errors import BadArgumentsError, NotServableError
+
+_decode_values = msgspec.msgpack.Decoder(list[Any]).decode
+_decode_keywords = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class Method:
+    """One method of a service, made from a type-annotated function.
+
+    `is_async`: its function is a coroutine function. `idempotent`: it may run twice for one call. Immutable, thread-safe.
+    Raises NotServableError for what cannot be served: a name or a parameter kind or an annotation that the wire does not carry.
+    """
+
+    def __init__(self, function: Callable[..., Any], name: str, *, idempotent: bool) -> None:
+        self.name = wire.check_name("method", name)
+        self.function = function
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.idempotent = idempotent
+        signature = inspect.signature(function)
+        self.signature = str(signature)
+        try:
+            hints = get_type_hints(function)
+        except Exception as error:
+            raise NotServableError(
+                f"the annotations of {name} cannot be read: {error}", "Annotate with types that are importable at module level."
+            ) from error
+        self._parameters = tuple(signature.parameters)
+        fields = [_field(name, parameter, hints) for parameter in signature.parameters.values()]
+        try:
+            self._arguments = msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=True)
+            self._decode = msgspec.msgpack.Decoder(self._arguments).decode
+        except TypeError as error:
+            raise NotServableError(
+                f"the parameters of {name} cannot be decoded: {error}",
+                "Use types that msgspec decodes: numbers, str, bytes, list, dict, dataclasses, msgspec.Struct.",
+            ) from error
+        self._no_parameters = not fields
+
+    def arguments(self, args: Raw, keywords: Raw) -> tuple[Any, ...]:
+        """The checked positional arguments of one call. Raises BadArgumentsError."""
+        try:
+            if keywords == wire.NO_KEYWORDS:
+                if self._no_parameters and args == b"\x90":
+                    return ()
+                decoded = self._decode(args)
+            else:
+                decoded = self._bind(args, keywords)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BadArgumentsError(
+                f"{self.name}{self.signature}: {self._named(str(error))}", "Call it with arguments of these types."
+            ) from None
+        return msgspec.structs.astuple(decoded)
+
+    def description(self) -> wire.Method:
+        return wire.Method(self.name, self.signature, self.idempotent)
+
+    def _bind(self, args: Raw, keywords: Raw) -> Any:
+        values = dict(zip(self._parameters, positional := _decode_values(args), strict=False))
+        named = _decode_keywords(keywords)
+        if len(positional) > len(self._parameters):
+            raise msgspec.ValidationError(f"takes {len(self._parameters)} arguments, {len(positional)} were given")
+        for keyword in named:
+            if keyword not in self._parameters:
+                raise msgspec.ValidationError(f"there is no parameter {keyword!r}")
+            if keyword in values:
+                raise msgspec.ValidationError(f"{keyword!r} was given twice")
+        values |= named
+        # array_like structs convert from sequences; a hole before a given keyword takes its default
+        row: list[Any] = []
+        for field in msgspec.structs.fields(self._arguments)[: 1 + max(map(self._parameters.index, values), default=-1)]:
+            if field.name in values:
+                row.append(values[field.name])
+            elif field.default is not msgspec.NODEFAULT:
+                row.append(field.default)
+            else:
+                raise msgspec.ValidationError(f"{field.name!r} is missing")
+        return msgspec.convert(row, self._arguments)
+
+    def _named(self, text: str) -> str:
+        """Puts a parameter's name where msgspec, which sees an array, says `$[1]`."""
+        for number, name in enumerate(self._parameters):
+            text = text.replace(f"`$[{number}]", f"`{name}")
+        return text
+
+
+def _field(method: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[str, Any, Any] | tuple[str, Any]:
+    if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
+        raise NotServableError(
+            f"{method} takes {parameter}: only plain parameters can be served", "Take a list or a dict as one plain parameter."
+        )
+    type_ = hints.get(parameter.name, Any)
+    if parameter.default is parameter.empty:
+        return parameter.name, type_
+    if isinstance(parameter.default, (list, dict, set, bytearray)):
+        return parameter.name, type_, msgspec.field(default_factory=lambda value=parameter.default: value)
+    return parameter.name, type_, parameter.default

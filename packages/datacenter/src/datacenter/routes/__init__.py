@@ -1,0 +1,1 @@
+"""How a call travels. `direct`: from the client's own socket to the instance."""

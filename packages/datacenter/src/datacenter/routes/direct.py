@@ -1,0 +1,227 @@
+"""The direct route: one connection to each instance that a client talks to, however many services and calls share it.
+
+A Peer is one DEALER and one connection: when the connection ends, the peer ends with it and the next one starts empty, so no message of an
+old connection is ever delivered late and no count is carried over. Calls are only handed to a peer that has shaken hands; until then they
+wait at their service's route, where they can still go to another instance (they were never sent).
+
+Everything here runs in the thread of the client's event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import zmq
+
+from datacenter import wire
+from datacenter.backoff import Backoff
+from datacenter.errors import DatacenterError, LostError, ProtocolError
+from datacenter.sockets.context import SocketContext
+from datacenter.sockets.hub import MonitorEvent
+from datacenter.sockets.loop import LoopSocket
+
+if TYPE_CHECKING:
+    from datacenter.calls import Pending
+
+log = logging.getLogger("datacenter.client")
+
+PeerState = Literal["connecting", "ready", "ended"]
+
+
+class Peer:
+    """One connection to one endpoint. `pending`: calls that were sent on it and are not answered yet, by id, oldest first.
+
+    `on_change(peer, reason)` is called when it becomes ready and when it ends.
+    """
+
+    __slots__ = (
+        "_loop",
+        "_on_change",
+        "_on_reply",
+        "_on_room",
+        "endpoint",
+        "pending",
+        "reconnect",
+        "refused",
+        "state",
+        "stream",
+    )
+
+    def __init__(
+        self,
+        endpoint: str,
+        context: SocketContext,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        backoff: Backoff,
+        reconnect_min_ms: int,
+        reconnect_max_ms: int,
+        on_change: Callable[[Peer, str], None],
+        on_reply: Callable[[Peer, wire.FromService, Pending], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self.endpoint = endpoint
+        self.state: PeerState = "connecting"
+        self.pending: dict[int, Pending] = {}
+        self.refused = False  # a send found no room; until `on_room` nobody should try again
+        self.reconnect = backoff
+        self._loop = loop
+        self._on_change = on_change
+        self._on_reply = on_reply
+        self._on_room = on_room
+        owned = context.socket(
+            zmq.DEALER,
+            owner=f"client peer {endpoint}",
+            on_event=self._on_event,
+            immediate=True,
+            reconnect_min_ms=reconnect_min_ms,
+            reconnect_max_ms=reconnect_max_ms,
+        )
+        try:
+            owned.connect(endpoint)
+        except BaseException:
+            owned.close()
+            raise
+        self.stream = LoopSocket(
+            owned, loop, self._on_message, on_writable=self._writable, on_malformed=lambda _: self.end("malformed reply")
+        )
+
+    def send(self, pending: Pending, frame: bytes) -> bool:
+        """Hands a call to the connection; False if it has no room now (then it was not sent)."""
+        if self.refused or not self.stream.send(frame):
+            self.refused = True
+            return False
+        self.pending[pending.id] = pending
+        return True
+
+    def end(self, reason: str) -> None:
+        """Closes the connection; what was sent and not answered is lost, with a typed error. Idempotent."""
+        if self.state == "ended":
+            return
+        self.state = "ended"
+        self.stream.close()
+        lost, self.pending = self.pending, {}
+        self._on_change(self, reason)
+        for pending in lost.values():
+            pending.lost(
+                LostError(
+                    f"the connection to {self.endpoint} ended ({reason}) before {pending.target} was answered",
+                    "It may have been executed. Declare the method idempotent to have such calls repeated.",
+                )
+            )
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.endpoint} {self.state}, {len(self.pending)} in flight>"
+
+    def _writable(self) -> None:
+        self.refused = False
+        self._on_room()
+
+    def _on_message(self, _routing_id: bytes, frame: bytes) -> None:
+        try:
+            reply = wire.decode_reply(frame)
+        except ProtocolError as error:
+            log.error("%s is not a service of this protocol: %s", self.endpoint, error)
+            self.end("what answers there is not a service")
+            return
+        pending = self.pending.pop(reply.id, None)
+        if pending is not None:  # else its deadline has passed, and it was answered then
+            self._on_reply(self, reply, pending)
+
+    def _on_event(self, event: MonitorEvent) -> None:
+        # In the hub's thread; the loop may be closed already.
+        if event.name in ("HANDSHAKE_SUCCEEDED", "DISCONNECTED"):
+            try:
+                self._loop.call_soon_threadsafe(self._connection_event, event.name)
+            except RuntimeError:
+                pass
+
+    def _connection_event(self, name: str) -> None:
+        if self.state == "ended":
+            return
+        if name == "DISCONNECTED":
+            self.end("the connection ended")
+        elif self.state == "connecting":
+            self.state = "ready"
+            self.reconnect.reset()
+            self._on_change(self, "connected")
+
+
+class Peers:
+    """The peers of one client, by endpoint. Remakes a peer that ended, after a pause, while anybody wants its endpoint."""
+
+    def __init__(self, make: Callable[[str, Backoff], Peer], loop: asyncio.AbstractEventLoop, backoff: Callable[[], Backoff]):
+        self._make = make
+        self._loop = loop
+        self._new_backoff = backoff
+        self._peers: dict[str, Peer] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._wanted: dict[str, int] = {}
+
+    def get(self, endpoint: str) -> Peer | None:
+        return self._peers.get(endpoint)
+
+    def all(self) -> tuple[Peer, ...]:
+        return tuple(self._peers.values())
+
+    def want(self, endpoint: str) -> None:
+        """One more route wants this endpoint connected."""
+        self._wanted[endpoint] = self._wanted.get(endpoint, 0) + 1
+        if endpoint not in self._peers and endpoint not in self._timers:
+            self._open(endpoint)
+
+    def unwant(self, endpoint: str) -> None:
+        """One route less. The peer of an endpoint that nobody wants ends once its calls are answered."""
+        left = self._wanted.get(endpoint, 0) - 1
+        if left > 0:
+            self._wanted[endpoint] = left
+            return
+        self._wanted.pop(endpoint, None)
+        timer = self._timers.pop(endpoint, None)
+        if timer is not None:
+            timer.cancel()
+        self._backoffs.pop(endpoint, None)
+        self.end_if_idle(endpoint)
+
+    def end_if_idle(self, endpoint: str) -> None:
+        """Ends the peer of an endpoint that nobody wants, if nothing waits for an answer on it."""
+        peer = self._peers.get(endpoint)
+        if peer is not None and endpoint not in self._wanted and not peer.pending:
+            peer.end("no longer needed")
+
+    def ended(self, peer: Peer) -> None:
+        """To be told when a peer has ended: remakes it after a pause if it is still wanted."""
+        if self._peers.get(peer.endpoint) is peer:
+            del self._peers[peer.endpoint]
+        if peer.endpoint in self._wanted and peer.endpoint not in self._timers:
+            self._timers[peer.endpoint] = self._loop.call_later(peer.reconnect.next(), self._open, peer.endpoint)
+
+    def close(self) -> None:
+        self._wanted.clear()
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        for peer in self.all():
+            peer.end("the client was closed")
+
+    def _open(self, endpoint: str) -> None:
+        self._timers.pop(endpoint, None)
+        backoff = self._backoffs.setdefault(endpoint, self._new_backoff())
+        try:
+            self._peers[endpoint] = self._make(endpoint, backoff)
+        except DatacenterError as error:  # the descriptor limit (it may pass), or an address that this host cannot use
+            log.warning("no connection to %s: %s", endpoint, error)
+            self._timers[endpoint] = self._loop.call_later(backoff.next(), self._open, endpoint)
+
+
+def least_busy(peers: list[Peer]) -> Peer | None:
+    """The ready peer with the fewest calls in flight that has room; None if there is none."""
+    best: Any = None
+    for peer in peers:
+        if peer.state == "ready" and not peer.refused and (best is None or len(peer.pending) < len(best.pending)):
+            best = peer
+    return best  # type: ignore[no-any-return]

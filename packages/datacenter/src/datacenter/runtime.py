@@ -1,0 +1,164 @@
+"""What a process has once, however many clients and services it makes: context, monitor hub, ledger, reactor, sessions.
+
+Clients and services `acquire()` it and `release()` it; the last one out closes everything in the reverse order of creation:
+sessions (with a goodbye), reactor, sockets, monitor hub, context, ledger. Each step is bounded.
+
+Exit: what was forgotten in globals is closed by an atexit hook, youngest first, before the interpreter takes modules apart; what it found
+open it names in one log line.
+Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects raise ForkedError there.
+
+Lock order: `_lock` (module) is never held while a thread is joined or a socket is closed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from typing import Any, Final, Protocol
+
+from datacenter.errors import ForkedError
+from datacenter.reactor import Reactor
+from datacenter.session import Session, SessionOptions
+from datacenter.sockets.context import SocketContext
+from datacenter.sockets.ledger import Ledger
+
+log = logging.getLogger("datacenter")
+
+CLOSE_DEADLINE_S: Final = 1.0
+
+_lock = threading.Lock()
+_current: Runtime | None = None
+_open_objects: list[weakref.ref[Closable]] = []
+
+
+class Closable(Protocol):
+    """A public object that the exit hook closes if its owner forgot it. `close_now` is bounded and works in any thread."""
+
+    def close_now(self) -> None: ...
+
+
+class Runtime:
+    """See the module. Thread-safe. Get it by `acquire`."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.ledger = Ledger.open()
+        self.context = SocketContext("datacenter", ledger=self.ledger)
+        self.reactor = Reactor(self.ledger)
+        self._users = 0
+        self._sessions: dict[str, tuple[Session, int]] = {}
+
+    def session(self, address: str, options: SessionOptions | None = None) -> Session:
+        """The process's session with this broker; made at the first call. Give it back by `release_session`."""
+        with _lock:
+            self.check_process()
+            session, users = self._sessions.get(address, (None, 0))
+            if session is None:
+                session = Session(address, self.context, self.reactor, options or SessionOptions())
+            self._sessions[address] = (session, users + 1)
+            return session
+
+    def release_session(self, session: Session) -> None:
+        """The last user closes the session."""
+        with _lock:
+            known, users = self._sessions.get(session.address, (session, 0))
+            if users > 1:
+                self._sessions[session.address] = (known, users - 1)
+                return
+            self._sessions.pop(session.address, None)
+        session.close(CLOSE_DEADLINE_S / 2)
+
+    def check_process(self) -> None:
+        """Raises ForkedError in a child of the process that made this runtime."""
+        if os.getpid() != self.pid:
+            raise ForkedError(
+                f"made by process {self.pid}, used in its child {os.getpid()}", "Make a new Client or Service after the fork."
+            )
+
+    def close(self) -> None:
+        for session, _ in list(self._sessions.values()):
+            session.close(CLOSE_DEADLINE_S / 2)
+        self._sessions.clear()
+        if not self.reactor.stop(CLOSE_DEADLINE_S):
+            log.warning("the reactor did not end within %.1f s", CLOSE_DEADLINE_S)
+        report = self.context.close(CLOSE_DEADLINE_S)
+        if not report.clean:
+            log.warning("ZeroMQ did not end within %.1f s; still open: %s", report.seconds, ", ".join(report.still_open))
+        self.ledger.close()
+
+
+def acquire() -> Runtime:
+    """The process's runtime, made if there is none. Each `acquire` needs one `release`."""
+    global _current
+    with _lock:
+        if _current is None or _current.pid != os.getpid():
+            _current = Runtime()
+        _current._users += 1
+        return _current
+
+
+def release(runtime: Runtime) -> None:
+    """Gives the runtime back; the last one closes it."""
+    global _current
+    with _lock:
+        runtime._users -= 1
+        if runtime._users > 0 or runtime.pid != os.getpid():
+            return
+        if _current is runtime:
+            _current = None
+    runtime.close()
+
+
+def remember(thing: Closable) -> None:
+    """Has `thing` closed at the interpreter's exit if nobody did before."""
+    with _lock:
+        _open_objects[:] = [known for known in _open_objects if known() is not None]
+        _open_objects.append(weakref.ref(thing))
+
+
+def forget(thing: Closable) -> None:
+    """`thing` was closed by its owner."""
+    with _lock:
+        _open_objects[:] = [known for known in _open_objects if known() not in (None, thing)]
+
+
+def close_all() -> None:
+    """Closes what is open in this process, youngest first. For the exit hook and for tests."""
+    started = time.monotonic()
+    names: list[str] = []
+    while True:
+        with _lock:
+            if not _open_objects:
+                break
+            thing = _open_objects.pop()()
+        if thing is not None:
+            names.append(repr(thing))
+            try:
+                thing.close_now()
+            except Exception:
+                log.exception("%r could not be closed at exit", thing)
+    if names:
+        log.info("closed at exit in %.0f ms: %s", (time.monotonic() - started) * 1000, ", ".join(names))
+
+
+def _after_fork_in_child() -> None:
+    global _current, _lock
+    _lock = threading.Lock()
+    runtime, _current = _current, None
+    _open_objects.clear()
+    if runtime is not None:
+        _inherited.append(runtime)  # never collected: its finalisers belong to the parent
+        for number in runtime.ledger.inherited():
+            try:
+                os.close(number)
+            except OSError:
+                pass
+
+
+_inherited: list[Any] = []
+os.register_at_fork(after_in_child=_after_fork_in_child)
+atexit.register(close_all)

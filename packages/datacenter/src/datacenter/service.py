@@ -1,0 +1,432 @@
+"""A service: type-annotated functions that other processes call by name.
+
+    greeter = Service("greeter")
+
+    @greeter.method
+    def hello(name: str) -> str:
+        return f"Hello, {name}!"
+
+`datacenter serve module:greeter` runs it; `await serve(greeter)` runs it inside your own program.
+
+`async def` methods run in the event loop, each call a task. `def` methods run in a pool of threads, so they may block.
+Arguments are decoded into the annotated types before the function runs; a result is encoded as it is.
+
+Queues and their policies: at most `max_in_flight` calls run or wait at once, beyond it a call is refused unexecuted (BusyError).
+A reply that finds no room (a client that does not read) waits in the outbox, at most `max_outbox` of them; beyond it the reply of that
+client is dropped, counted and logged, and its call ends by its deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import random
+import socket
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, overload
+
+import msgspec
+import zmq
+
+from datacenter import runtime, wire
+from datacenter.client import DEFAULT_BROKER
+from datacenter.errors import (
+    AddressInUseError,
+    BadResultError,
+    BrokerUnreachableError,
+    BusyError,
+    DatacenterError,
+    LostError,
+    NoSuchMethodError,
+    NotServableError,
+    ProtocolError,
+    RemoteError,
+    TooLargeError,
+)
+from datacenter.methods import Method
+from datacenter.session import SessionOptions
+from datacenter.sockets.loop import LoopSocket
+from datacenter.wire import Instance
+
+log = logging.getLogger("datacenter.service")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Service:
+    """A name and its methods. Made at import time; holds no socket, so it may be forked, pickled by name, served twice."""
+
+    def __init__(self, name: str, *, metadata: dict[str, str] | None = None) -> None:
+        self.name = wire.check_name("service", name)
+        self.metadata = dict(metadata or {})
+        self.methods: dict[str, Method] = {}
+
+    @overload
+    def method(self, function: F, /) -> F: ...
+    @overload
+    def method(self, /, *, name: str | None = None, idempotent: bool = False) -> Callable[[F], F]: ...
+
+    def method(
+        self, function: F | None = None, /, *, name: str | None = None, idempotent: bool = False
+    ) -> F | Callable[[F], F]:
+        """Serves a function under its own name, or another. Raises NotServableError for what cannot be served.
+
+        idempotent: running it twice does no harm, so a call whose outcome is unknown is sent again.
+        """
+
+        def add(served: F) -> F:
+            method = Method(served, name or getattr(served, "__name__", ""), idempotent=idempotent)
+            if method.name in self.methods:
+                raise NotServableError(f"{self.name} has a method {method.name!r} already", "Give one of them another name=….")
+            self.methods[method.name] = method
+            return served
+
+        return add if function is None else add(function)
+
+    def __repr__(self) -> str:
+        return f"<Service {self.name}: {', '.join(self.methods) or 'no methods'}>"
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """Named limits of a serving process. Counts, seconds, bytes."""
+
+    max_in_flight: int = 10_000
+    max_outbox: int = 10_000
+    threads: int = 16
+    drain_s: float = 5.0
+    max_message_bytes: int = 16 * 1024 * 1024
+
+
+class Server:
+    """Serves one or several services at one address, in the running event loop. Use `async with`, or `start` and `close`.
+
+    listen: where to bind; port 0 (or none) takes a free port below the ephemeral range, where no client of a service that is gone can
+    connect to itself. Raises AddressInUseError, AddressError, InsecureAddressError at start; BrokerUnreachableError from `registered`.
+    Use from another thread is not allowed; after a fork it raises ForkedError.
+    """
+
+    def __init__(
+        self,
+        services: Service | Sequence[Service],
+        *,
+        broker: str = DEFAULT_BROKER,
+        listen: str = "tcp://127.0.0.1:0",
+        options: ServiceOptions | None = None,
+    ) -> None:
+        self.services = {service.name: service for service in ([services] if isinstance(services, Service) else services)}
+        self.options = options or ServiceOptions()
+        self.endpoint = ""
+        self._broker = broker
+        self._listen = listen
+        self._started = False
+        self._closed = False
+        self._draining = False
+        self._methods = {
+            (service.name, method.name): method for service in self.services.values() for method in service.methods.values()
+        }
+        self._instances: dict[str, Instance] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._outbox: deque[tuple[bytes, bytes]] = deque()
+        self._outbox_timer: asyncio.TimerHandle | None = None
+        self._counts = {"calls": 0, "errors": 0, "refused": 0, "dropped_replies": 0, "malformed": 0}
+
+    async def __aenter__(self) -> Server:
+        self.start()
+        try:
+            await self.registered()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Binds and begins to register. Calls may arrive from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._runtime = runtime.acquire()
+        try:
+            self._session = self._runtime.session(self._broker, SessionOptions())
+            try:
+                self._stream = self._bind()
+            except BaseException:
+                self._runtime.release_session(self._session)
+                raise
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        self._started = True
+        self._threads = concurrent.futures.ThreadPoolExecutor(self.options.threads, "datacenter-method")
+        self._registering = [self._register(service) for service in self.services.values()]
+        runtime.remember(self)
+
+    async def registered(self) -> None:
+        """Waits until the broker has registered every service. Raises BrokerUnreachableError, WrongTypeError, RegistryFullError."""
+        for future in self._registering:
+            await asyncio.wrap_future(future)
+
+    async def close(self, *, drain_s: float | None = None) -> None:
+        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes. Idempotent; bounded."""
+        if self._closed or not self._started:
+            return
+        self._runtime.check_process()
+        self._draining = True
+        await self._leave()
+        try:
+            await asyncio.wait_for(self._idle.wait(), self.options.drain_s if drain_s is None else drain_s)
+        except asyncio.TimeoutError:
+            log.warning("%d calls were still running when %r closed", self._in_flight, self)
+        self._shut()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._loop.run_in_executor(None, self._give_back)
+
+    def close_now(self) -> None:
+        """Closes without a running loop (exit hook). Bounded."""
+        if self._started and not self._closed:
+            self._shut()
+            self._give_back()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the start, and what is open now."""
+        return {
+            **self._counts,
+            "in_flight": self._in_flight,
+            "outbox": len(self._outbox),
+            "endpoint": self.endpoint,
+            "session": self._session.statistics(),
+        }
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "draining" if self._draining else self.endpoint or "not started"
+        return f"<Server {', '.join(self.services)} {state}, {self._in_flight} in flight>"
+
+    # --- start and end
+
+    def _bind(self) -> LoopSocket:
+        owned = self._runtime.context.socket(
+            zmq.ROUTER,
+            owner=f"service {','.join(self.services)}",
+            router_mandatory=True,
+            max_message_bytes=self.options.max_message_bytes,
+        )
+        try:
+            self.endpoint = bind_listener(owned, self._listen)
+        except BaseException:
+            owned.close()
+            raise
+        return LoopSocket(
+            owned,
+            self._loop,
+            self._on_message,
+            on_malformed=self._on_malformed,
+        )
+
+    def _register(self, service: Service) -> concurrent.futures.Future[int]:
+        instance = Instance(
+            id=f"{service.name}-{uuid.uuid4().hex[:12]}",
+            endpoint=self.endpoint,
+            methods=tuple(method.description() for method in service.methods.values()),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            metadata=service.metadata,
+        )
+        self._instances[service.name] = instance
+        return self._session.register(service.name, "rpc", instance)
+
+    async def _leave(self) -> None:
+        if self._session.state != "connected":
+            return
+        leaving = [
+            asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()
+        ]
+        done, _ = await asyncio.wait(leaving, timeout=runtime.CLOSE_DEADLINE_S / 2)
+        for future in done:
+            if not future.cancelled() and isinstance(future.exception(), DatacenterError):
+                log.info("the broker was not told that %r ends: %s", self, future.exception())
+
+    def _shut(self) -> None:
+        self._closed = True
+        runtime.forget(self)
+        if self._outbox_timer is not None:
+            self._outbox_timer.cancel()
+        self._stream.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _give_back(self) -> None:
+        self._runtime.release_session(self._session)
+        runtime.release(self._runtime)
+
+    # --- a call's way
+
+    def _on_malformed(self, _routing_id: bytes) -> None:
+        self._counts["malformed"] += 1
+
+    def _on_message(self, routing_id: bytes, frame: bytes) -> None:
+        try:
+            call = wire.decode_call(frame)
+        except ProtocolError:
+            self._counts["malformed"] += 1
+            return
+        self._counts["calls"] += 1
+        method = self._methods.get((call.service, call.method))
+        if method is None:
+            self._refuse(routing_id, call.id, self._no_such_method(call))
+            return
+        if self._in_flight >= self.options.max_in_flight:
+            self._counts["refused"] += 1
+            self._refuse(routing_id, call.id, BusyError(f"{call.service} has {self._in_flight} calls in flight", "Try later."))
+            return
+        try:
+            arguments = method.arguments(call.args, call.keywords)
+        except DatacenterError as error:
+            self._refuse(routing_id, call.id, error)
+            return
+        self._in_flight += 1
+        self._idle.clear()
+        run = self._run_async if method.is_async else self._run_sync
+        task = self._loop.create_task(run(routing_id, call.id, method, arguments))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _run_async(self, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]) -> None:
+        try:
+            result = await method.function(*arguments)
+        except BaseException as error:
+            self._failed(routing_id, number, method, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise  # asked for by code in the main thread: it ends the process
+        else:
+            self._succeeded(routing_id, number, method, result)
+
+    async def _run_sync(self, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]) -> None:
+        try:
+            result = await self._loop.run_in_executor(self._threads, lambda: method.function(*arguments))
+        except BaseException as error:
+            self._failed(routing_id, number, method, error)
+        else:
+            self._succeeded(routing_id, number, method, result)
+
+    def _succeeded(self, routing_id: bytes, number: int, method: Method, result: Any) -> None:
+        try:
+            frame = wire.encode(wire.OutgoingResult(number, result))
+        except Exception as error:
+            self._counts["errors"] += 1
+            frame = _failure(
+                number,
+                BadResultError(f"the result of {method.name} cannot be encoded: {error}", "It was executed; see its return type."),
+            )
+        if len(frame) > self.options.max_message_bytes:
+            self._counts["errors"] += 1
+            text = f"the result of {method.name} has {len(frame):,} bytes; the limit is {self.options.max_message_bytes:,}"
+            frame = _failure(number, TooLargeError(text, "It was executed; return less at once."))
+        self._finish(routing_id, frame)
+
+    def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
+        self._counts["errors"] += 1
+        if isinstance(error, asyncio.CancelledError):
+            wire_error: DatacenterError = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
+        else:
+            # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's, not this call's.
+            log.info("%s raised", method.name, exc_info=error)
+            wire_error = RemoteError(str(error), "", type(error).__name__)
+        self._finish(routing_id, _failure(number, wire_error))
+
+    def _finish(self, routing_id: bytes, frame: bytes) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        self._reply(routing_id, frame)
+
+    def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
+        self._reply(routing_id, _failure(number, error))
+
+    def _no_such_method(self, call: wire.Call) -> NoSuchMethodError:
+        service = self.services.get(call.service)
+        if service is None:
+            return NoSuchMethodError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
+        names = ", ".join(sorted(service.methods))
+        return NoSuchMethodError(f"{call.service} has no method {call.method!r}", f"It has: {names or 'none'}.")
+
+    # --- replies
+
+    def _reply(self, routing_id: bytes, frame: bytes) -> None:
+        if self._outbox or self._stream.send_to(routing_id, frame) is False:
+            if len(self._outbox) >= self.options.max_outbox:
+                self._counts["dropped_replies"] += 1
+                if self._counts["dropped_replies"] in (1, 100, 10_000):
+                    log.warning("%d replies dropped: a client does not read them", self._counts["dropped_replies"])
+                return
+            self._outbox.append((routing_id, frame))
+            if self._outbox_timer is None:
+                self._outbox_timer = self._loop.call_later(0.01, self._flush_outbox)
+
+    def _flush_outbox(self) -> None:
+        """Tries every waiting reply once; those whose client still has no room keep their order."""
+        self._outbox_timer = None
+        full: set[bytes] = set()
+        for _ in range(len(self._outbox)):
+            routing_id, frame = self._outbox.popleft()
+            if routing_id in full or self._stream.send_to(routing_id, frame) is False:
+                full.add(routing_id)
+                self._outbox.append((routing_id, frame))
+        if self._outbox and not self._closed:
+            self._outbox_timer = self._loop.call_later(0.01, self._flush_outbox)
+
+
+def bind_listener(owned: Any, listen: str) -> str:
+    """Binds to `listen`; with port 0 or none, to a free port below the ephemeral range (libzmq #4599: a client that keeps
+    connecting to a dead port inside it can end up connected to itself)."""
+    host, colon, port = listen.rpartition(":")
+    if not listen.startswith("tcp://") or (colon and port not in ("0", "*", "")):
+        return str(owned.bind(listen))
+    low, high = 10_000, _ephemeral_start()
+    for _ in range(64):
+        try:
+            return str(owned.bind(f"{host}:{random.randrange(low, high)}"))
+        except AddressInUseError:
+            continue
+    return str(owned.bind(listen))
+
+
+def _ephemeral_start() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            return max(10_100, int(file.read().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return 32_768
+
+
+def _failure(number: int, error: DatacenterError) -> bytes:
+    return wire.encode(wire.Failure(number, error.code, error.message, error.hint, getattr(error, "kind", "")))
+
+
+async def serve(
+    services: Service | Sequence[Service],
+    *,
+    broker: str = DEFAULT_BROKER,
+    listen: str = "tcp://127.0.0.1:0",
+    options: ServiceOptions | None = None,
+    stop: Awaitable[object] | None = None,
+) -> None:
+    """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not there yet."""
+    server = Server(services, broker=broker, listen=listen, options=options)
+    server.start()
+    try:
+        try:
+            await server.registered()
+        except BrokerUnreachableError as error:
+            log.warning("%s; the service registers as soon as one answers", error.message)
+        await (stop if stop is not None else asyncio.Event().wait())
+    finally:
+        await server.close()

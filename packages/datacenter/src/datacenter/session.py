@@ -1,0 +1,542 @@
+"""A process's one long-lived control connection to a broker: register, resolve, watch, and heartbeats both ways.
+
+A DEALER, never a REQ: a lost reply cannot wedge it. All state of one connection is in `_Connection`, which is thrown away as a whole when
+the connection ends, so nothing of an old one (counters, half-open handshakes) can poison the next.
+
+What survives a connection: the instances registered, the names watched, and the requests that still wait. After each Welcome they are
+said again, so a broker that restarts with an empty memory knows everything again within one heartbeat.
+
+Lives in the reactor's thread. The public methods are thread-safe and return futures; listeners are called in the reactor's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+import zmq
+
+from datacenter import wire
+from datacenter.version import __version__
+from datacenter.backoff import Backoff
+from datacenter.errors import CATALOGUE, BrokerUnreachableError, ClosedError, DatacenterError, ProtocolError
+from datacenter.reactor import Reactor
+from datacenter.sockets.context import SocketContext
+from datacenter.sockets.hub import MonitorEvent
+from datacenter.sockets.loop import LoopSocket
+from datacenter.wire import Instance, Resolution, ServiceType
+
+log = logging.getLogger("datacenter.session")
+T = TypeVar("T")
+
+SessionState = Literal["connecting", "connected", "lost", "closed"]
+
+
+@dataclass
+class SessionOptions:
+    """Named limits of a session. Seconds."""
+
+    heartbeat_s: float = 1.0
+    missed_heartbeats: int = 3
+    request_s: float = 5.0
+    reconnect_min_ms: int = 100
+    reconnect_max_ms: int = 1000
+    debug_monitor: bool = False
+
+
+@dataclass
+class _Request:
+    message: wire.ToBroker
+    future: concurrent.futures.Future[Any]
+    deadline: float
+
+
+@dataclass
+class _Registration:
+    name: str
+    type: ServiceType
+    instance: Instance
+    epoch: int | None = None
+
+
+@dataclass
+class _Watch:
+    type: ServiceType
+    resolution: Resolution | None = None
+    listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
+
+
+class _Connection:
+    """Everything that belongs to one connection and dies with it."""
+
+    def __init__(self, stream: LoopSocket, now: float) -> None:
+        self.stream = stream
+        self.welcome: wire.Welcome | None = None
+        self.hello_sent = False
+        self.last_sent = now
+        self.last_received = now
+
+
+class Session:
+    """See the module. Made and shared by the runtime: one for each broker that the process talks to."""
+
+    def __init__(self, address: str, context: SocketContext, reactor: Reactor, options: SessionOptions) -> None:
+        self.address = address
+        self.state: SessionState = "connecting"
+        self.options = options
+        self._context = context
+        self._reactor = reactor
+        self._connection: _Connection | None = None
+        self._backoff = Backoff(options.reconnect_min_ms / 1000, options.reconnect_max_ms / 1000)
+        self._requests: dict[int, _Request] = {}
+        self._next_request = 0
+        self._registrations: dict[str, _Registration] = {}
+        self._watches: dict[str, _Watch] = {}
+        self._listeners: list[Callable[[SessionState, str], None]] = []
+        self._connected = concurrent.futures.Future[wire.Welcome]()
+        self._timer: asyncio.TimerHandle | None = None
+        self._reopen_timer: asyncio.TimerHandle | None = None
+        # The first socket is made in the caller's thread, so that a wrong address is the caller's error.
+        stream_socket = self._new_socket()
+        reactor.call(self._start, stream_socket)
+
+    # --- thread-safe
+
+    @property
+    def welcome(self) -> wire.Welcome | None:
+        """What the broker said of itself on the present connection; None while there is none."""
+        connection = self._connection
+        return None if connection is None else connection.welcome
+
+    def wait_connected(self, deadline_s: float) -> wire.Welcome:
+        """Blocks until the broker has answered once. Raises BrokerUnreachableError."""
+        try:
+            return self._connected.result(deadline_s)
+        except concurrent.futures.TimeoutError:
+            raise self._unreachable(deadline_s) from None
+
+    def register(self, name: str, type_: ServiceType, instance: Instance) -> concurrent.futures.Future[int]:
+        """Registers an instance and keeps it registered over every reconnect. The future gives its first epoch."""
+
+        def ask() -> concurrent.futures.Future[int]:
+            self._registrations[instance.id] = _Registration(name, type_, instance)
+            return self._ask(lambda request: wire.Register(request, name, type_, instance))
+
+        return self._in_reactor(ask)
+
+    def unregister(self, instance_id: str) -> concurrent.futures.Future[None]:
+        """Takes an instance out of the registry at once."""
+
+        def ask() -> concurrent.futures.Future[None]:
+            self._registrations.pop(instance_id, None)
+            return self._ask(lambda request: wire.Unregister(request, instance_id))
+
+        return self._in_reactor(ask)
+
+    def list_services(self) -> concurrent.futures.Future[tuple[Resolution, ...]]:
+        """All names that the broker knows."""
+        return self._in_reactor(lambda: self._ask(wire.ListServices))
+
+    def watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
+        """Calls `listener` (in the reactor) with the resolution of `name` now and at every change, or with why there is none."""
+        self._reactor.call(self._watch, name, type_, listener)
+
+    def unwatch(self, name: str, listener: Callable[[Resolution | DatacenterError], None]) -> None:
+        """Ends one `watch`. Nothing happens if it has ended."""
+        self._reactor.call(self._unwatch, name, listener)
+
+    def on_state(self, listener: Callable[[SessionState, str], None]) -> Callable[[], None]:
+        """Calls `listener(state, reason)` in the reactor at each change; returns what removes it."""
+        self._listeners.append(listener)
+
+        def remove() -> None:
+            if listener in self._listeners:
+                self._listeners.remove(listener)
+
+        return remove
+
+    def close(self, deadline_s: float) -> None:
+        """Says goodbye and closes the connection. Idempotent; bounded by `deadline_s`."""
+        if self.state == "closed" and self._connection is None:
+            return
+        done = self._in_reactor(self._close)
+        try:
+            done.result(deadline_s)
+        except (concurrent.futures.TimeoutError, ClosedError):
+            log.warning("session with %s did not close within %.1f s", self.address, deadline_s)
+
+    def statistics(self) -> dict[str, int | float | str]:
+        """State and counts, for people and metrics."""
+        connection = self._connection
+        return {
+            "broker": self.address,
+            "state": self.state,
+            "requests": len(self._requests),
+            "registrations": len(self._registrations),
+            "watches": len(self._watches),
+            "silent_s": 0.0 if connection is None else round(time.monotonic() - connection.last_received, 3),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Session {self.address} {self.state}, {len(self._registrations)} registered, {len(self._watches)} watched>"
+
+    # --- in the reactor: connection
+
+    def _in_reactor(self, ask: Callable[[], concurrent.futures.Future[T]]) -> concurrent.futures.Future[T]:
+        outer = concurrent.futures.Future[T]()
+
+        def run() -> None:
+            try:
+                _chain(ask(), outer)
+            except DatacenterError as error:
+                outer.set_exception(error)
+
+        self._reactor.call(run)
+        return outer
+
+    def _start(self, owned: Any) -> None:
+        self._open(owned)
+        self._tick()
+
+    def _new_socket(self) -> Any:
+        owned = self._context.socket(
+            zmq.DEALER,
+            owner=f"session {self.address}",
+            on_event=self._on_event,
+            immediate=True,
+            linger_ms=200,  # the goodbye should arrive
+            reconnect_min_ms=self.options.reconnect_min_ms,
+            reconnect_max_ms=self.options.reconnect_max_ms,
+        )
+        try:
+            owned.connect(self.address)
+        except BaseException:
+            owned.close()
+            raise
+        return owned
+
+    def _open(self, owned: Any = None) -> None:
+        self._reopen_timer = None
+        if self.state == "closed":
+            if owned is not None:
+                owned.close()
+            return
+        try:
+            owned = owned or self._new_socket()
+        except DatacenterError as error:  # the descriptor limit, most likely: it may pass
+            log.warning("no session with %s: %s", self.address, error)
+            self._reopen_timer = self._reactor.loop.call_later(self._backoff.next(), self._open)
+            return
+        stream = LoopSocket(
+            owned, self._reactor.loop, self._on_message, on_writable=self._say_hello, on_malformed=self._on_malformed
+        )
+        self._connection = _Connection(stream, time.monotonic())
+        self._say_hello()
+
+    def _drop(self, reason: str) -> None:
+        """Ends the present connection and opens the next one after a pause."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        connection.stream.close()
+        if self.state == "connected":
+            self._set_state("lost", reason)
+        if self.state != "closed":
+            self._reopen_timer = self._reactor.loop.call_later(self._backoff.next(), self._open)
+
+    def _on_event(self, event: MonitorEvent) -> None:
+        # In the hub's thread. A generation names the socket, so an event about an old one is recognised in the reactor.
+        if event.name in ("HANDSHAKE_SUCCEEDED", "DISCONNECTED"):
+            try:
+                self._reactor.call(self._connection_event, event.name, event.generation)
+            except ClosedError:
+                pass
+
+    def _connection_event(self, name: str, generation: int) -> None:
+        connection = self._connection
+        if connection is None or connection.stream.owned.generation != generation:
+            return
+        if name == "DISCONNECTED":
+            self._drop("the connection ended")
+        else:
+            self._say_hello()
+
+    def _say_hello(self) -> None:
+        connection = self._connection
+        if connection is None or connection.hello_sent:
+            return
+        hello = wire.Hello(wire.PROTOCOL, __version__, os.getpid(), socket.gethostname(), _process_name())
+        connection.hello_sent = self._send(hello)
+
+    def _send(self, message: wire.ToBroker) -> bool:
+        connection = self._connection
+        if connection is None or not connection.stream.send(wire.encode(message)):
+            return False
+        connection.last_sent = time.monotonic()
+        return True
+
+    def _set_state(self, state: SessionState, reason: str) -> None:
+        if state == self.state:
+            return
+        self.state = state
+        log.info("session with %s: %s (%s)", self.address, state, reason)
+        for listener in tuple(self._listeners):
+            try:
+                listener(state, reason)
+            except Exception:
+                log.exception("a session listener raised")
+
+    def _close(self) -> concurrent.futures.Future[None]:
+        done = concurrent.futures.Future[None]()
+        self._set_state("closed", "closed by its owner")
+        for timer in (self._timer, self._reopen_timer):
+            if timer is not None:
+                timer.cancel()
+        if self.welcome is not None:
+            self._send(wire.Bye())
+        self._drop("closed")
+        for request in self._requests.values():
+            _fail(request.future, ClosedError("the session was closed"))
+        self._requests.clear()
+        done.set_result(None)
+        return done
+
+    def _unreachable(self, waited_s: float) -> BrokerUnreachableError:
+        return BrokerUnreachableError(
+            f"no broker answered at {self.address} within {waited_s:g} s",
+            "Start one with `datacenter up`, or give the address of another: --broker tcp://HOST:PORT.",
+        )
+
+    # --- in the reactor: time
+
+    def _tick(self) -> None:
+        if self.state == "closed":
+            return
+        now = time.monotonic()
+        connection = self._connection
+        heartbeat_s = self.options.heartbeat_s
+        if connection is not None:
+            welcome = connection.welcome
+            heartbeat_s = welcome.heartbeat_s if welcome is not None else heartbeat_s
+            missed = welcome.missed_heartbeats if welcome is not None else self.options.missed_heartbeats
+            if connection.hello_sent and now - connection.last_received > heartbeat_s * missed:
+                self._drop(f"nothing heard for {missed} heartbeats")
+            elif welcome is not None and now - connection.last_sent >= heartbeat_s * 0.9:
+                self._send(wire.Heartbeat())
+                self._register_again(only_unconfirmed=True)
+        for number in [number for number, request in self._requests.items() if request.deadline <= now]:
+            _fail(self._requests.pop(number).future, self._unreachable(self.options.request_s))
+        self._timer = self._reactor.loop.call_later(min(heartbeat_s / 2, 0.5), self._tick)
+
+    # --- in the reactor: messages
+
+    def _ask(self, build: Callable[[int], wire.ToBroker]) -> concurrent.futures.Future[Any]:
+        future = concurrent.futures.Future[Any]()
+        if self.state == "closed":
+            future.set_exception(ClosedError("the session is closed", "Make a new Client or Service."))
+            return future
+        self._next_request += 1
+        message = build(self._next_request)
+        self._requests[self._next_request] = _Request(message, future, time.monotonic() + self.options.request_s)
+        if self.welcome is not None:
+            self._send(message)
+        return future
+
+    def _on_malformed(self, _routing_id: bytes) -> None:
+        self._drop("the broker sent a message of more than one frame")
+
+    def _on_message(self, _routing_id: bytes, frame: bytes) -> None:
+        connection = self._connection
+        if connection is None:
+            return
+        try:
+            message = wire.decode_from_broker(frame)
+        except ProtocolError as error:
+            log.error("%s at %s is not a broker of this protocol: %s", self.address, connection.stream.owned.owner, error)
+            self._drop("what answers there is not a broker")
+            return
+        connection.last_received = time.monotonic()
+        self._HANDLERS[type(message)](self, message)
+
+    def _welcomed(self, message: wire.Welcome) -> None:
+        if message.protocol != wire.PROTOCOL:
+            error = ProtocolError(
+                f"the broker at {self.address} speaks protocol {message.protocol}, this process {wire.PROTOCOL}",
+                f"Install the same version on both sides (broker: {message.version}, here: {__version__}).",
+            )
+            if not self._connected.done():
+                self._connected.set_exception(error)
+            self._drop(str(error))
+            return
+        assert self._connection is not None
+        self._connection.welcome = message
+        self._backoff.reset()
+        for request in self._requests.values():
+            self._send(request.message)
+        self._register_again(only_unconfirmed=False)
+        for name, watch in self._watches.items():
+            self._send(wire.Resolve(0, name, watch.type))
+        if not self._connected.done():
+            self._connected.set_result(message)
+        self._set_state("connected", f"broker {message.broker_id}, version {message.version}")
+
+    def _register_again(self, *, only_unconfirmed: bool) -> None:
+        for registration in self._registrations.values():
+            if not only_unconfirmed or registration.epoch is None:
+                registration.epoch = None
+                self._ask_quietly(registration)
+
+    def _ask_quietly(self, registration: _Registration) -> None:
+        asked = self._ask(
+            lambda request: wire.Register(request, registration.name, registration.type, registration.instance)
+        )
+
+        def answered(future: concurrent.futures.Future[int]) -> None:
+            if future.cancelled() or future.exception() is None:
+                return
+            log.error("%s is not registered: %s", registration.name, future.exception())
+
+        asked.add_done_callback(answered)
+
+    def _reintroduce(self, _message: wire.Reintroduce) -> None:
+        connection = self._connection
+        if connection is not None and connection.welcome is not None:
+            connection.welcome = None
+            connection.hello_sent = False
+            self._say_hello()
+
+    def _registered(self, message: wire.Registered) -> None:
+        request = self._requests.pop(message.request, None)
+        if request is not None and isinstance(request.message, wire.Register):
+            registration = self._registrations.get(request.message.instance.id)
+            if registration is not None:
+                registration.epoch = message.epoch
+            _succeed(request.future, message.epoch)
+
+    def _unregistered(self, message: wire.Unregistered) -> None:
+        request = self._requests.pop(message.request, None)
+        if request is not None:
+            _succeed(request.future, None)
+
+    def _listing(self, message: wire.Listing) -> None:
+        request = self._requests.pop(message.request, None)
+        if request is not None:
+            _succeed(request.future, message.services)
+
+    def _refused(self, message: wire.Refused) -> None:
+        error = CATALOGUE.get(message.code, DatacenterError)(message.message, message.hint)
+        request = self._requests.pop(message.request, None)
+        if request is None:
+            return
+        if isinstance(request.message, wire.Resolve):
+            self._tell(request.message.name, error)
+        _fail(request.future, error)
+
+    def _resolved(self, message: wire.Resolved) -> None:
+        request = self._requests.pop(message.request, None)
+        if request is not None:
+            _succeed(request.future, message.resolution)
+        self._update(message.resolution)
+
+    def _changed(self, message: wire.Changed) -> None:
+        self._update(message.resolution)
+
+    def _shutdown(self, _message: wire.Shutdown) -> None:
+        self._drop("the broker ended in order")
+
+    def _heartbeat(self, _message: wire.BrokerHeartbeat) -> None:
+        pass
+
+    # --- in the reactor: names
+
+    def _watch(
+        self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]
+    ) -> None:
+        watch = self._watches.get(name)
+        if watch is None:
+            watch = self._watches[name] = _Watch(type_)
+        watch.listeners.append(listener)
+        if watch.resolution is not None and watch.type == type_:
+            listener(watch.resolution)
+        else:
+            watch.type = type_
+            asked = self._ask(lambda request: wire.Resolve(request, name, type_))
+            asked.add_done_callback(lambda future: self._tell_unreachable(name, future))
+
+    def _tell_unreachable(self, name: str, future: concurrent.futures.Future[Any]) -> None:
+        if not future.cancelled() and isinstance(future.exception(), BrokerUnreachableError):
+            log.info("%s is not resolved yet: %s", name, future.exception())
+
+    def _unwatch(self, name: str, listener: Callable[[Resolution | DatacenterError], None]) -> None:
+        watch = self._watches.get(name)
+        if watch is None or listener not in watch.listeners:
+            return
+        watch.listeners.remove(listener)
+        if not watch.listeners:
+            del self._watches[name]
+            if self.welcome is not None:
+                self._send(wire.Unwatch(name))
+
+    def _update(self, resolution: Resolution) -> None:
+        watch = self._watches.get(resolution.name)
+        if watch is None:
+            return
+        present = watch.resolution
+        if resolution.state == "settling" and present is not None and present.instances:
+            return  # the broker has just started; what we know is better than what it does not know yet
+        watch.resolution = resolution
+        self._tell(resolution.name, resolution)
+
+    def _tell(self, name: str, news: Resolution | DatacenterError) -> None:
+        watch = self._watches.get(name)
+        for listener in tuple(watch.listeners) if watch is not None else ():
+            try:
+                listener(news)
+            except Exception:
+                log.exception("a listener of %s raised", name)
+
+    _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
+        wire.Welcome: _welcomed,
+        wire.BrokerHeartbeat: _heartbeat,
+        wire.Reintroduce: _reintroduce,
+        wire.Registered: _registered,
+        wire.Unregistered: _unregistered,
+        wire.Resolved: _resolved,
+        wire.Changed: _changed,
+        wire.Listing: _listing,
+        wire.Refused: _refused,
+        wire.Shutdown: _shutdown,
+    }
+
+
+def _process_name() -> str:
+    return os.path.basename(sys.argv[0]) or "python"
+
+
+def _succeed(future: concurrent.futures.Future[T], value: T) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(value)
+
+
+def _fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
+    if not future.done() and future.set_running_or_notify_cancel():
+        future.set_exception(error)
+
+
+def _chain(inner: concurrent.futures.Future[T], outer: concurrent.futures.Future[T]) -> None:
+    def copy(done: concurrent.futures.Future[T]) -> None:
+        error = done.exception()
+        if error is not None:
+            _fail(outer, error)
+        else:
+            _succeed(outer, done.result())
+
+    inner.add_done_callback(copy)
