@@ -118,10 +118,10 @@ def _installed(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         try:
             load(row.system)
-        except ImportError:
+        except ImportError as missing:
             if row.system != "datacenter":
                 raise
-            _tell(f"{row} is left out: this checkout's datacenter has no AsyncClient yet")
+            _tell(f"{row} is left out: {missing}")
             continue
         kept.append(row)
     return kept

@@ -1,6 +1,5 @@
 """The service that datacenter serves in the benchmark: `datacenter serve bench.echo_service:echo`."""
 
-# mypy: disable-error-code="attr-defined, untyped-decorator"
 from __future__ import annotations
 
 from datacenter import Service

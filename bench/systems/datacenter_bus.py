@@ -1,16 +1,16 @@
 """datacenter: broker, service and client as a user runs them, direct route.
 
-The processes are those of `datacenter up` and `datacenter serve`. Run as a program, this file is the `datacenter`
-command on a chosen event loop: `python -m bench.systems.datacenter_bus uvloop up --listen tcp://127.0.0.1:7700`.
+The servers are the commands `datacenter up` and `datacenter serve`, which take uvloop where it is installed. For the
+rows on asyncio this file, run as a program, is the same command in a process that has no uvloop.
 """
-# mypy: disable-error-code="attr-defined, no-any-return"
 
 from __future__ import annotations
 
-import asyncio
 import sys
+import sysconfig
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from bench.loops import Loop
 from bench.messages import METHOD, SERVICE
@@ -35,7 +35,10 @@ class DatacenterBus:
 
     def server_commands(self, port: int, loop: Loop) -> Sequence[Command]:
         broker = f"tcp://127.0.0.1:{port}"
-        datacenter = [sys.executable, "-m", __name__, loop]
+        if loop == "uvloop":
+            datacenter = [str(Path(sysconfig.get_path("scripts"), "datacenter"))]
+        else:
+            datacenter = [sys.executable, "-m", __name__]
         return [
             [*datacenter, "up", "--listen", broker],
             [*datacenter, "serve", "bench.echo_service:echo", "--broker", broker],
@@ -47,15 +50,12 @@ class DatacenterBus:
             yield BusClient(client)
 
 
-def main() -> None:
-    if sys.argv.pop(1) == "uvloop":
-        import uvloop
+def datacenter_without_uvloop() -> None:
+    sys.modules["uvloop"] = None  # type: ignore[assignment]  # `import uvloop` now raises ImportError
+    from datacenter.commands import main
 
-        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    from datacenter.commands import main as datacenter_command
-
-    datacenter_command()
+    main()
 
 
 if __name__ == "__main__":
-    main()
+    datacenter_without_uvloop()
