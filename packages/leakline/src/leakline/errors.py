@@ -1,6 +1,7 @@
 """Every error that leakline raises for a reason that its user can act on: what happened, to what, what to type next.
 
-The command line prints `message` and `hint` on stderr and exits with `exit_code` (3: could not observe, 2: wrong usage).
+The command line prints `message` and `hint` on stderr, then exits with `exit_code`
+(2: wrong usage, 3: could not observe).
 All of them can be pickled and raised from any thread.
 """
 

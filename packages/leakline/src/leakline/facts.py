@@ -13,14 +13,15 @@ import msgspec
 Role = Literal["listener", "accepted", "outgoing", "never-bound", "bound", "connected", "pair", "unknown"]
 
 
-class Address(msgspec.Struct, frozen=True):
+# gc=False: a snapshot makes tens of thousands of these three; they hold no cycles, so a collection would find nothing.
+class Address(msgspec.Struct, frozen=True, gc=False):
     """One end of a socket. `host` is a numeric IP address or a UNIX path (`@name` for an abstract one); `port` is 0 for UNIX."""
 
     host: str
     port: int = 0
 
 
-class Socket(msgspec.Struct, frozen=True):
+class Socket(msgspec.Struct, frozen=True, gc=False):
     """What the kernel's socket tables say of one socket. Queues are in bytes (for a TCP listener: in connections)."""
 
     protocol: str  # tcp, udp, unix-stream, unix-dgram, unix-seqpacket, netlink, raw, packet, …; "socket" if unknown
@@ -34,7 +35,7 @@ class Socket(msgspec.Struct, frozen=True):
     in_tables: bool = True  # False: the kernel's tables do not list it (never bound nor connected)
 
 
-class Descriptor(msgspec.Struct, frozen=True):
+class Descriptor(msgspec.Struct, frozen=True, gc=False):
     """One open descriptor of a process."""
 
     number: int

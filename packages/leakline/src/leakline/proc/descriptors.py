@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 
@@ -10,6 +11,7 @@ from leakline.proc.process import Process
 
 # What stands in `anon_inode:[…]` (inotify's has no brackets), where the field has another name for it.
 _ANONYMOUS = {"eventpoll": "epoll", "perf_event": "perf-event", "seccomp notify": "seccomp-notify"}
+_KINDS = {"mptcp": "tcp", "udplite": "udp", "unix-stream": "unix", "unix-dgram": "unix", "unix-seqpacket": "unix"}
 _PROTOCOL_NAME = "system.sockprotoname"  # extended attribute of every socket: the name of its struct proto
 _PROTOCOLS = {
     "UNIX-STREAM": "unix-stream",
@@ -29,24 +31,30 @@ def read_links(process: Process) -> tuple[list[tuple[int, str]], int]:
         directory = os.open(f"{process.path}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with process.reading():
-            numbers = sorted(map(int, os.listdir(directory)))
-        if process.pid == os.getpid() and directory in numbers:
-            numbers.remove(directory)
-        return _read(directory, numbers)
+            names = os.listdir(directory)  # the kernel lists them in ascending order
+        targets, denied = _read(directory, names)
     finally:
         os.close(directory)
-
-
-def _read(directory: int, numbers: list[int]) -> tuple[list[tuple[int, str]], int]:
-    links, denied, readlink = [], 0, os.readlink
-    for number in numbers:
-        try:
-            links.append((number, readlink(str(number), dir_fd=directory)))
-        except OSError as error:  # noqa: PERF203 – each link may be gone, or denied, on its own
-            if error.errno in (errno.EACCES, errno.EPERM):
-                denied += 1
-                links.append((number, ""))
+    links = [(number, target) for number, target in zip(map(int, names), targets, strict=True) if target is not None]
+    if process.pid == os.getpid():
+        links = [link for link in links if link[0] != directory]
     return links, denied
+
+
+def _read(directory: int, names: list[str]) -> tuple[list[str | None], int]:
+    """The targets of these links: None if it is gone, "" if it may not be read; and how many of the latter."""
+    targets: list[str | None] = []
+    denied = 0
+    # The loop runs inside extend(), which keeps what it had when a link fails; then it goes on behind that link.
+    rest = map(functools.partial(os.readlink, dir_fd=directory), names)
+    while len(targets) < len(names):
+        try:
+            targets.extend(rest)
+        except OSError as error:
+            refused = error.errno in (errno.EACCES, errno.EPERM)
+            targets.append("" if refused else None)
+            denied += refused
+    return targets, denied
 
 
 def kind_of(target: str) -> str | None:
@@ -91,19 +99,46 @@ def kind_of_path(process: Process, number: int) -> str:
 def protocol_of(process: Process, number: int) -> str | None:
     """Protocol of a socket, in any network namespace, also if no table lists it; None if it may not be read."""
     try:
-        name = os.getxattr(f"{process.path}/fd/{number}", _PROTOCOL_NAME).rstrip(b"\0").decode()
+        return _protocol_name(os.getxattr(f"{process.path}/fd/{number}", _PROTOCOL_NAME))
     except OSError:
         return None
+
+
+@functools.cache
+def _protocol_name(raw: bytes) -> str:
+    name = raw.rstrip(b"\0").decode()
     return _PROTOCOLS.get(name) or name.removesuffix("v6").lower()
 
 
-def read_flags(process: Process, number: int) -> int | None:
-    """Open flags of fdinfo (O_CLOEXEC included); None if the descriptor is gone or may not be read."""
+def kind_of_protocol(protocol: str | None) -> str:
+    """The kind under which a socket of this protocol is counted."""
+    return _KINDS.get(protocol, protocol) if protocol else "socket"
+
+
+def read_flags(process: Process, numbers: list[int]) -> dict[int, int]:
+    """Open flags of fdinfo by number, O_CLOEXEC included. Descriptors that are gone are left out."""
+    found: dict[int, int] = {}
+    with process.reading():
+        directory = os.open(f"{process.path}/fdinfo", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(f"{process.path}/fdinfo/{number}", "rb") as file:
-            for line in file:
-                if line.startswith(b"flags:"):
-                    return int(line[6:], 8)
+        for number in numbers:
+            flags = _flags(str(number), directory)
+            if flags is not None:
+                found[number] = flags
+    finally:
+        os.close(directory)
+    return found
+
+
+def _flags(name: str, directory: int) -> int | None:
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
-        pass
-    return None
+        return None
+    try:
+        _, _, rest = os.read(file, 256).partition(b"flags:")  # "pos:" and "flags:" are its first two lines
+        return int(rest[: rest.index(b"\n")], 8) if rest else None
+    except OSError:
+        return None
+    finally:
+        os.close(file)

@@ -14,7 +14,7 @@ _SHOWN = 10
 
 
 def find(target: str) -> int:
-    """The pid of `target`: "1234", or a name: the exact short one, else the program's, else that of an interpreter's script.
+    """The pid of `target`: "1234", or a name: the exact short one, else the program's, else a script's.
 
     Never this process itself. Raises NoSuchProcessError, or AmbiguousNameError with the candidates.
     """

@@ -133,7 +133,7 @@ class Process:
 
 
 class Stat:
-    """The fields of /proc/PID/stat that matter here. `started`, in clock ticks since boot, is with the pid an identity."""
+    """Fields of /proc/PID/stat. `started` is in clock ticks since boot; with the pid it names one process for ever."""
 
     __slots__ = ("kernel_thread", "name", "parent", "started", "state")
 

@@ -1,42 +1,130 @@
-"""Puts what the kernel says together: all descriptors of a process at one moment, each classified."""
+"""Puts what the kernel says together: all descriptors of a process at one moment, each classified.
+
+The order matters: first the links, then the socket tables, so that every socket that is listed had been opened before
+the tables were read; one that is in no table then was closed meanwhile (its link has changed) or has no address.
+"""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 
-from leakline.facts import Descriptor, Snapshot
-from leakline.proc.descriptors import kind_of, kind_of_path, protocol_of, read_links
+from leakline.errors import LeaklineError
+from leakline.facts import Descriptor, Snapshot, Thread
+from leakline.proc.descriptors import kind_of, kind_of_path, kind_of_protocol, protocol_of, read_flags, read_links
 from leakline.proc.process import Process
+from leakline.proc.sockets import absent_socket, read_sockets
 from leakline.proc.threads import read_threads
 
 
 def snapshot(pid: int, *, threads: bool = True, flags: bool = False, libraries: bool = True) -> Snapshot:
-    """All descriptors of a process, classified."""
+    """All descriptors of a process at one moment, classified; lowest number first.
+
+    `flags` also reads fdinfo (open flags, close-on-exec), which about doubles the time. What could not be read is said
+    in `unreadable`. Raises NoSuchProcessError, also if the process ends meanwhile, NotPermittedError, ZombieError,
+    KernelThreadError.
+    """
     process = Process(pid)
     at = time.monotonic()
-    links, _ = read_links(process)
-    descriptors = tuple(Descriptor(n, _kind(process, n, t), t) for n, t in links)
-    return Snapshot(
-        pid,
-        process.command(),
-        at,
-        descriptors,
-        process.limits(),
-        read_threads(process) if threads else (),
-        process.libraries() if libraries else (),
+    before = read_threads(process)
+    unreadable: list[str] = []
+    links, denied = read_links(process)
+    if denied:
+        if denied == len(links):
+            raise process.denied()
+        unreadable.append(f"{denied} of {len(links)} descriptors: permission denied")
+    descriptors = _classify(process, links, unreadable)
+    after = read_threads(process)
+    if not _stood_still(before, after):
+        descriptors = [descriptor for descriptor in descriptors if _still_true(process, descriptor)]
+    if flags:
+        known = read_flags(process, [descriptor.number for descriptor in descriptors])
+        descriptors = [_with_flags(descriptor, known.get(descriptor.number)) for descriptor in descriptors]
+    found = Snapshot(
+        pid=pid,
+        command=process.command(),
+        at=at,
+        descriptors=tuple(descriptors),
+        limits=process.limits(),
+        threads=after if threads else (),
+        libraries=_libraries(process, unreadable) if libraries else (),
+        unreadable=tuple(unreadable),
     )
+    process.check_same()
+    return found
 
 
 def kinds(pid: int) -> dict[str, int]:
-    """Descriptors per kind, most first."""
+    """Descriptors per kind, most first. Asks each socket for its protocol instead of reading tables."""
     process = Process(pid)
-    links, _ = read_links(process)
-    return dict(Counter(_kind(process, n, t) for n, t in links).most_common())
+    links, denied = read_links(process)
+    if denied and denied == len(links):
+        raise process.denied()
+    counts: Counter[str] = Counter()
+    for number, target in links:
+        kind = kind_of(target)
+        if kind is None and target.startswith("socket:["):
+            kind = kind_of_protocol(protocol_of(process, number))
+        counts[kind or kind_of_path(process, number)] += 1
+    process.check_same()
+    return dict(counts.most_common())
 
 
-def _kind(process: Process, number: int, target: str) -> str:
-    kind = kind_of(target)
-    if kind is None and target.startswith("socket:"):
-        return (protocol_of(process, number) or "socket").partition("-")[0]
-    return kind or kind_of_path(process, number)
+def _libraries(process: Process, unreadable: list[str]) -> tuple[str, ...]:
+    try:
+        return process.libraries()
+    except LeaklineError as error:
+        unreadable.append(f"mapped libraries: {error.message}")
+        return ()
+
+
+def _classify(process: Process, links: list[tuple[int, str]], unreadable: list[str]) -> list[Descriptor]:
+    inodes = {int(target[8:-1]) for _, target in links if target.startswith("socket:[")}
+    sockets, bound = read_sockets(process, inodes)
+    kinds: dict[str, str | None] = {}  # by target, as thousands of descriptors share a few ("anon_inode:[eventfd]")
+    descriptors, strangers = [], 0
+    for number, target in links:
+        if target.startswith("socket:["):
+            inode = int(target[8:-1])
+            socket = sockets.get(inode)
+            if socket is None:
+                socket = absent_socket(protocol_of(process, number), inode in bound)
+                strangers += socket.role == "unknown"
+            descriptors.append(Descriptor(number, kind_of_protocol(socket.protocol), target, inode, None, None, socket))
+        elif target.startswith("pipe:["):
+            descriptors.append(Descriptor(number, "pipe", target, int(target[6:-1])))
+        else:
+            if target not in kinds:
+                kinds[target] = kind_of(target)
+            descriptors.append(Descriptor(number, kinds[target] or kind_of_path(process, number), target))
+    if strangers:
+        unreadable.append(
+            f"state and addresses of {strangers} sockets: they are in no table of the process's network namespace, "
+            "so they belong to another one, or to a family whose table was not read"
+        )
+    return descriptors
+
+
+def _stood_still(before: tuple[Thread, ...], after: tuple[Thread, ...]) -> bool:
+    """Whether no thread ran between two looks: each time a thread goes to sleep is one voluntary switch more."""
+    return [(thread.tid, thread.state, thread.context_switches) for thread in before] == [
+        (thread.tid, thread.state, thread.context_switches) for thread in after
+    ] and all(thread.state in "SDTt" and thread.context_switches is not None for thread in before)
+
+
+def _still_true(process: Process, descriptor: Descriptor) -> bool:
+    """Whether what was asked by number, after the links were read, was asked of the same thing."""
+    if descriptor.socket is None or descriptor.socket.in_tables:
+        return True
+    try:
+        return os.readlink(f"{process.path}/fd/{descriptor.number}") == descriptor.target
+    except OSError:
+        return False
+
+
+def _with_flags(descriptor: Descriptor, flags: int | None) -> Descriptor:
+    if flags is None:
+        return descriptor
+    number, kind, target, inode = descriptor.number, descriptor.kind, descriptor.target, descriptor.inode
+    return Descriptor(number, kind, target, inode, flags, bool(flags & os.O_CLOEXEC), descriptor.socket)
