@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from bench.systems import Command
 
@@ -74,13 +74,13 @@ def _child(command: Command, stdout: int, stderr: int) -> Iterator[subprocess.Po
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
+    process.terminate()
+    try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(END_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-    process.wait()
+    finally:  # also when a second Ctrl-C cuts the wait short
+        process.kill()
+        process.wait()
     for pipe in (process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

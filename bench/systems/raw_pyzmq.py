@@ -1,7 +1,8 @@
 """Raw pyzmq: the fastest asyncio client and server that one can honestly write by hand. It is the base of the ratios.
 
 Plain sockets (not `zmq.asyncio`) with `loop.add_reader` on their descriptor, drained in batches, bare `send`/`recv`
-of a fixed number of frames (not `*_multipart`): 7 times the throughput of `zmq.asyncio`.
+of a fixed number of frames (not `*_multipart`). Without envelopes that alone has 7 times the throughput of
+`zmq.asyncio` (191 000 calls/s against 28 000; pyzmq 27.3, two cores).
 
 It does the work that any typed call needs: a msgspec envelope with call identity, service, method and deadline is
 encoded and decoded with validation at both ends, the server looks the method up, a future is made for each call. It is
