@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import IO
 
 from bench.systems import Command
 
@@ -31,7 +32,7 @@ def free_port() -> int:
 class Servers:
     """The server processes of one system, while they run."""
 
-    def __init__(self, processes: Sequence[tuple[subprocess.Popen[bytes], tempfile._TemporaryFileWrapper[bytes]]]):
+    def __init__(self, processes: Sequence[tuple[subprocess.Popen[bytes], IO[bytes]]]):
         self._processes = processes
 
     def describe(self) -> str:
@@ -45,7 +46,7 @@ def running(commands: Sequence[Command]) -> Iterator[Servers]:
     with ExitStack() as stack:
         started = []
         for command in commands:
-            output = stack.enter_context(tempfile.NamedTemporaryFile(prefix="bench-"))
+            output = stack.enter_context(tempfile.TemporaryFile())
             process = stack.enter_context(_child(command, stdout=output.fileno(), stderr=output.fileno()))
             started.append((process, output))
         yield Servers(started)
@@ -86,7 +87,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             pipe.close()
 
 
-def _tail(output: tempfile._TemporaryFileWrapper[bytes]) -> bytes:
+def _tail(output: IO[bytes]) -> bytes:
     size = os.fstat(output.fileno()).st_size
     return os.pread(output.fileno(), TOLD_BYTES, max(0, size - TOLD_BYTES))
 
