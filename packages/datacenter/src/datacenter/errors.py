@@ -75,6 +75,24 @@ class SocketLimitError(DatacenterError):
     code = "socket-limit"
 
 
+class NoSuchProcessError(DatacenterError):
+    """No process has this number (any more)."""
+
+    code = "no-such-process"
+
+
+class NotPermittedError(DatacenterError):
+    """The kernel does not let this user look at that process."""
+
+    code = "not-permitted"
+
+
+class NoLedgerError(DatacenterError):
+    """The process keeps no ledger: it is not a datacenter process."""
+
+    code = "no-ledger"
+
+
 class NotServableError(DatacenterError):
     """A function or a name cannot be served as it is declared."""
 

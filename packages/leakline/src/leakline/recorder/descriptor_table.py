@@ -116,15 +116,28 @@ class DescriptorTable:
         number = self._owners.get(name)
         if number is not None:
             return number
-        handle = self._open_handle()
-        data = name.encode("utf-8", "replace")[:NAME_LENGTH].decode("utf-8", "ignore").encode()
-        number = int(self._library.owner_add(handle, data, len(data)))
+        number = self._add_owner(name)
         if number == 0:
             return 0
         kept = self._owners.setdefault(name, number)  # another thread may have been faster
         if kept != number:
-            self._library.owner_release(handle, number)
+            self._library.owner_release(self._open_handle(), number)
         return kept
+
+    def _add_owner(self, name: str) -> int:
+        data = name.encode("utf-8", "replace")[:NAME_LENGTH].decode("utf-8", "ignore").encode()
+        return int(self._library.owner_add(self._open_handle(), data, len(data)))
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[int]:
+        """A number for `name`. One that nobody holds (or not any more) lives as long as the records that get it inside."""
+        held = self._owners.get(name)
+        number = held or (self._add_owner(name) if name else 0)
+        try:
+            yield number
+        finally:
+            if number and held is None:
+                self._library.owner_release(self._open_handle(), number)
 
     def release_owner(self, name: str) -> None:
         """Gives the owner's number free once its last descriptor is closed; until then they keep the name."""
@@ -135,15 +148,21 @@ class DescriptorTable:
     # --- records
 
     def assign(self, number: int, owner: str, generation: int = 0) -> bool:
-        """Names the owner of a recorded descriptor. False: there is no record of it (of that generation, unless 0)."""
-        return bool(self._library.table_assign(self._open_handle(), number, self.owner_number(owner), generation))
+        """Names the owner of a socket that a hooked library opened.
+
+        False, and nothing done, when the number is not one (any more), or is of another generation (unless 0).
+        """
+        handle = self._open_handle()
+        with self._named(owner) as owner_number:
+            return bool(self._library.table_assign(handle, number, owner_number, generation))
 
     def put(self, number: int, kind: str, owner: str = "") -> bool:
         """Records a descriptor that the caller opened. False when its number is too high for the table."""
+        handle = self._open_handle()
         kinds = self._library.kinds
         code = kinds.index(kind if kind in kinds[1:] else "other")
-        owner_number = self.owner_number(owner) if owner else 0
-        return bool(self._library.table_put(self._open_handle(), number, code, owner_number) == 0)
+        with self._named(owner) as owner_number:
+            return bool(self._library.table_put(handle, number, code, owner_number) == 0)
 
     def forget(self, number: int) -> bool:
         """Removes a record; call it before the descriptor is closed. False if there was none."""

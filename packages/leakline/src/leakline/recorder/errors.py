@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from leakline.errors import LeaklineError
 
-class RecorderError(Exception):
-    """Base of the recorder's errors. `hint` says what to do or type next."""
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+class RecorderError(LeaklineError):
+    """Base of the recorder's errors."""
 
 
 class LibraryMissingError(RecorderError):

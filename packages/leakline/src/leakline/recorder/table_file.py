@@ -36,8 +36,7 @@ _RECORD_TRIES = 64
 class Entry(msgspec.Struct, frozen=True):
     """One open descriptor as its owner recorded it.
 
-    `owner` is "" when not known. `opened_at_s` is on the monotonic clock of the machine (`time.monotonic()`). `inode` is
-    that of a socket, else None. `generation` tells two uses of one number apart. `inherited`: the parent opened it,
+    `owner` is "" when not known. `opened_at_s` is on the monotonic clock (`time.monotonic()`). `inode` is that of a socket, else None. `generation` tells two uses of one number apart. `inherited`: the parent opened it,
     before this process was forked.
     """
 
@@ -77,7 +76,7 @@ class Table(msgspec.Struct, frozen=True):
     out_of_range: int
 
     def written_by(self, pid: int) -> bool:
-        """Whether process `pid` (of our own namespace) wrote this: same start time, and a pid of it in some namespace."""
+        """Whether process `pid` (of our own namespace) wrote this: same start time, and a pid that it has."""
         return self.start_time_ticks == start_time_ticks(pid) and self.pid in _pids(pid)
 
 

@@ -237,11 +237,14 @@ uint32_t leakline_owner_current(void) { return current_owner; }
 
 /* --- slots */
 
+static bool is_socket(uint32_t kind) {
+    return kind == LEAKLINE_KIND_TCP || kind == LEAKLINE_KIND_UDP || kind == LEAKLINE_KIND_UNIX ||
+           kind == LEAKLINE_KIND_NETLINK || kind == LEAKLINE_KIND_SOCKET;
+}
+
 static uint64_t socket_inode(int number, uint32_t kind) {
     struct stat status;
-    bool socket = kind == LEAKLINE_KIND_TCP || kind == LEAKLINE_KIND_UDP || kind == LEAKLINE_KIND_UNIX ||
-                  kind == LEAKLINE_KIND_NETLINK || kind == LEAKLINE_KIND_SOCKET;
-    return socket && fstat(number, &status) == 0 ? status.st_ino : 0;
+    return is_socket(kind) && fstat(number, &status) == 0 ? status.st_ino : 0;
 }
 
 int leakline_record_closed(struct leakline_table *table, int number) {
@@ -307,7 +310,8 @@ int leakline_table_assign(struct leakline_table *table, int number, uint32_t own
     if (!lock_table(table))
         return 0;
     struct leakline_slot *slot = slot_of(table, number);
-    bool found = slot && slot->kind != LEAKLINE_KIND_NONE && (generation == 0 || slot->generation == generation);
+    bool found = slot && is_socket(slot->kind) && slot->source != LEAKLINE_REGISTERED &&
+                 (generation == 0 || slot->generation == generation);
     if (found) {
         leakline_change_begin(table);
         uint32_t before = slot->owner;

@@ -46,7 +46,8 @@ LEAKLINE_PUBLIC void leakline_table_close(struct leakline_table *table);
 LEAKLINE_PUBLIC int leakline_table_put(struct leakline_table *table, int number, uint32_t kind, uint32_t owner);
 /* 1 if there was a record, else 0. */
 LEAKLINE_PUBLIC int leakline_table_forget(struct leakline_table *table, int number);
-/* generation 0: whatever is there now. 1 if the record is there (and of that generation), else 0. */
+/* Names the owner of a socket that a hooked library opened, as its events do late and by number: other kinds, and what the caller
+ * registered, keep their owner, for their number was reused. generation 0: whatever is there now. 1 if done, else 0. */
 LEAKLINE_PUBLIC int leakline_table_assign(struct leakline_table *table, int number, uint32_t owner, uint64_t generation);
 /* Number of records; at most `room` of them are copied, in order of their number. */
 LEAKLINE_PUBLIC size_t leakline_table_list(struct leakline_table *table, struct leakline_entry *entries, size_t room);
