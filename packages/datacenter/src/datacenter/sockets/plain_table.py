@@ -58,7 +58,7 @@ class PlainTable:
     def entries(self) -> list[Entry]:
         """All records, in order of their number; inherited ones if this process is a child of the table's maker."""
         inherited = self._pid != os.getpid()
-        found = sorted(list(self._entries.values()), key=lambda entry: entry.number)
+        found = sorted(self._entries.values(), key=lambda entry: entry.number)
         return [msgspec.structs.replace(entry, inherited=inherited) for entry in found]
 
     def counters(self) -> Counters:

@@ -130,7 +130,7 @@ class DescriptorTable:
 
     @contextmanager
     def _named(self, name: str) -> Iterator[int]:
-        """A number for `name`. One that nobody holds (or not any more) lives as long as the records that get it inside."""
+        """A number for `name`. One that nobody holds lives as long as the records that get it inside."""
         held = self._owners.get(name)
         number = held or (self._add_owner(name) if name else 0)
         try:

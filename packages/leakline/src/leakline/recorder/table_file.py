@@ -36,8 +36,9 @@ _RECORD_TRIES = 64
 class Entry(msgspec.Struct, frozen=True):
     """One open descriptor as its owner recorded it.
 
-    `owner` is "" when not known. `opened_at_s` is on the monotonic clock (`time.monotonic()`). `inode` is that of a socket, else None. `generation` tells two uses of one number apart. `inherited`: the parent opened it,
-    before this process was forked.
+    `owner` is "" when not known. `opened_at_s` is on the monotonic clock (`time.monotonic()`). `inode` is that of a
+    socket, else None. `generation` tells two uses of one number apart. `inherited`: the parent opened it, before this
+    process was forked.
     """
 
     number: int
