@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import msgspec
 
-from datacenter import runtime, wire
+from datacenter import options, runtime, wire
 from datacenter.backoff import Backoff
 from datacenter.calls import Pending
 from datacenter.errors import (
@@ -48,6 +48,8 @@ T = TypeVar("T")
 
 DEFAULT_BROKER = "tcp://127.0.0.1:7700"
 
+MAX_CACHED_TARGETS = 10_000
+
 State = Literal["connected", "lost", "resolving", "restored"]
 
 
@@ -67,10 +69,10 @@ class StateEvent:
 class ClientOptions:
     """Named limits of a client. Seconds, milliseconds, counts."""
 
-    deadline_s: float = 10.0
-    max_in_flight: int = 10_000
-    reconnect_min_ms: int = 100
-    reconnect_max_ms: int = 1000
+    deadline_s: float = options.DEADLINE_S
+    max_in_flight: int = options.MAX_IN_FLIGHT
+    reconnect_min_ms: int = options.RECONNECT_MIN_MS
+    reconnect_max_ms: int = options.RECONNECT_MAX_MS
 
 
 class _Route:
@@ -112,6 +114,7 @@ class AsyncClient:
         self._closed = False
         self._next_id = 0
         self._routes: dict[str, _Route] = {}
+        self._targets: dict[str, tuple[str, str]] = {}
         self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
         self._in_flight: dict[Pending, None] = {}  # an ordered set; a cancelled call stays until it is answered or due
         self._timer: asyncio.TimerHandle | None = None
@@ -145,7 +148,7 @@ class AsyncClient:
         BadArgumentsError, RemoteError, BusyError, LostError, DeadlineError, BadResultError, BrokerUnreachableError.
         """
         self._check_usable()
-        service, method = wire.split_target(target)
+        service, method = self._targets.get(target) or self._split(target)
         if len(self._in_flight) >= self.options.max_in_flight:
             raise BusyError(
                 f"{len(self._in_flight)} calls are in flight, as many as this client takes",
@@ -205,6 +208,12 @@ class AsyncClient:
         return f"<AsyncClient {self._session.address} {self._session.state}, {ready} connected, {len(self._in_flight)} in flight>"
 
     # --- checks
+
+    def _split(self, target: str) -> tuple[str, str]:
+        names = wire.split_target(target)
+        if len(self._targets) < MAX_CACHED_TARGETS:
+            self._targets[target] = names
+        return names
 
     def _check_usable(self) -> None:
         if self._closed:

@@ -22,7 +22,9 @@ GROUPS: Final = {
     "limits": "what the process may open",
     "monitor": "the monitor hub",
     "session": "a process's connection to the broker",
-    "calls": "calls, and how they end",
+    "calls": "calls, and how they end: `ClientOptions`",
+    "service": "a serving process: `ServiceOptions`",
+    "broker": "the broker: `BrokerOptions`",
 }
 
 
@@ -94,4 +96,49 @@ MAX_IN_FLIGHT: Final = option(
 DEBUG_MONITOR: Final = option(
     "monitor", "debug_monitor", False, "", "A",
     "Also log each retry and accept failure, repeats folded. Off, because a dead peer makes three events an attempt.",
+)  # fmt: skip
+RECONNECT_MIN_MS: Final = option(
+    "session", "reconnect_min_ms", 100, "ms", "A",
+    "The first pause before a session or a client's connection is tried again; each further one doubles, with jitter.",
+)  # fmt: skip
+RECONNECT_MAX_MS: Final = option(
+    "session", "reconnect_max_ms", 1000, "ms", "A",
+    "The longest pause between attempts: so much later than the peer's return the connection is back at the latest.",
+)  # fmt: skip
+MAX_CONTROL_BYTES: Final = option(
+    "broker", "max_control_bytes", 1024 * 1024, "bytes", "",
+    "Larger control messages end the connection that sent them: none of ours comes near.",
+)  # fmt: skip
+MAX_SESSIONS: Final = option(
+    "broker", "max_sessions", 10_000, "sessions", "L", "Processes that one broker takes. The next is refused with a reason.",
+)  # fmt: skip
+MAX_INSTANCES: Final = option(
+    "broker", "max_instances", 100_000, "instances", "L", "Registered instances; the next registration is refused.",
+)  # fmt: skip
+MAX_KNOWN_NAMES: Final = option(
+    "broker", "max_known_names", 10_000, "names", "",
+    "Names remembered without an instance, so that callers wait for them. Beyond it the longest unused are forgotten.",
+)  # fmt: skip
+MAX_WATCHES: Final = option(
+    "broker", "max_watches", 10_000, "names", "", "Names that one session may watch.",
+)  # fmt: skip
+MAX_UNSENT: Final = option(
+    "broker", "max_unsent", 100, "messages", "A",
+    "A session that has no room for so many messages in a row does not read: it is forgotten and must introduce itself "
+    "again. Nothing is queued for it beyond its socket's own limit.",
+)  # fmt: skip
+MAX_RUNNING: Final = option(
+    "service", "max_in_flight", 10_000, "calls", "L",
+    "Calls that run or wait at one serving process; the next is refused unexecuted (`busy`).",
+)  # fmt: skip
+MAX_OUTBOX: Final = option(
+    "service", "max_outbox", 10_000, "replies", "",
+    "Replies that wait for clients which do not read. Beyond it they are dropped, counted and logged, and those calls end "
+    "by their deadline.",
+)  # fmt: skip
+THREADS: Final = option(
+    "service", "threads", 16, "threads", "", "Methods that are not async run in so many threads.",
+)  # fmt: skip
+DRAIN_S: Final = option(
+    "service", "drain_s", 5.0, "s", "H", "How long calls that run may take to finish when the service ends.",
 )  # fmt: skip

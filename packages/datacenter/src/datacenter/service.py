@@ -24,16 +24,17 @@ import logging
 import os
 import random
 import socket
+import sys
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import msgspec
 import zmq
 
-from datacenter import runtime, wire
+from datacenter import options, runtime, wire
 from datacenter.client import DEFAULT_BROKER
 from datacenter.errors import (
     AddressInUseError,
@@ -51,6 +52,7 @@ from datacenter.errors import (
 from datacenter.methods import Method
 from datacenter.session import SessionOptions
 from datacenter.sockets.loop import LoopSocket
+from datacenter.sockets.options import SocketOptions
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
@@ -95,11 +97,11 @@ class Service:
 class ServiceOptions:
     """Named limits of a serving process. Counts, seconds, bytes."""
 
-    max_in_flight: int = 10_000
-    max_outbox: int = 10_000
-    threads: int = 16
-    drain_s: float = 5.0
-    max_message_bytes: int = 16 * 1024 * 1024
+    max_in_flight: int = options.MAX_RUNNING
+    max_outbox: int = options.MAX_OUTBOX
+    threads: int = options.THREADS
+    drain_s: float = options.DRAIN_S
+    max_message_bytes: int = SocketOptions().max_message_bytes
 
 
 class Server:
@@ -130,7 +132,8 @@ class Server:
             (service.name, method.name): method for service in self.services.values() for method in service.methods.values()
         }
         self._instances: dict[str, Instance] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # strong references: a loop keeps only weak ones
+        self._next_task = 0
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -186,9 +189,10 @@ class Server:
         except asyncio.TimeoutError:
             log.warning("%d calls were still running when %r closed", self._in_flight, self)
         self._shut()
-        for task in tuple(self._tasks):
+        running = list(self._tasks.values())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
         await self._loop.run_in_executor(None, self._give_back)
 
     def close_now(self) -> None:
@@ -295,11 +299,12 @@ class Server:
         self._in_flight += 1
         self._idle.clear()
         run = self._run_async if method.is_async else self._run_sync
-        task = self._loop.create_task(run(routing_id, call.id, method, arguments))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._next_task += 1
+        _start_task(self._loop, self._tasks, self._next_task, run(self._next_task, routing_id, call.id, method, arguments))
 
-    async def _run_async(self, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]) -> None:
+    async def _run_async(
+        self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
+    ) -> None:
         try:
             result = await method.function(*arguments)
         except BaseException as error:
@@ -308,14 +313,20 @@ class Server:
                 raise  # asked for by code in the main thread: it ends the process
         else:
             self._succeeded(routing_id, number, method, result)
+        finally:
+            self._tasks.pop(task, None)
 
-    async def _run_sync(self, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]) -> None:
+    async def _run_sync(
+        self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
+    ) -> None:
         try:
             result = await self._loop.run_in_executor(self._threads, lambda: method.function(*arguments))
         except BaseException as error:
             self._failed(routing_id, number, method, error)
         else:
             self._succeeded(routing_id, number, method, result)
+        finally:
+            self._tasks.pop(task, None)
 
     def _succeeded(self, routing_id: bytes, number: int, method: Method, result: Any) -> None:
         try:
@@ -382,6 +393,21 @@ class Server:
                 self._outbox.append((routing_id, frame))
         if self._outbox and not self._closed:
             self._outbox_timer = self._loop.call_later(0.01, self._flush_outbox)
+
+
+def _start_task(
+    loop: asyncio.AbstractEventLoop, tasks: dict[int, asyncio.Task[None]], number: int, work: Coroutine[Any, Any, None]
+) -> None:
+    """Starts a task and keeps it in `tasks`, out of which the work takes itself at its end.
+
+    From Python 3.12 it runs at once up to its first wait: a method that never waits costs no turn of the loop.
+    """
+    if sys.version_info >= (3, 12):
+        task = asyncio.Task(work, loop=loop, eager_start=True)
+        if not task.done():
+            tasks[number] = task
+    else:
+        tasks[number] = loop.create_task(work)
 
 
 def bind_listener(owned: Any, listen: str) -> str:

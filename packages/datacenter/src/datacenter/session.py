@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 
 import zmq
 
-from datacenter import wire
+from datacenter import options, wire
 from datacenter.version import __version__
 from datacenter.backoff import Backoff
 from datacenter.errors import CATALOGUE, BrokerUnreachableError, ClosedError, DatacenterError, ProtocolError
@@ -44,12 +44,11 @@ SessionState = Literal["connecting", "connected", "lost", "closed"]
 class SessionOptions:
     """Named limits of a session. Seconds."""
 
-    heartbeat_s: float = 1.0
-    missed_heartbeats: int = 3
-    request_s: float = 5.0
-    reconnect_min_ms: int = 100
-    reconnect_max_ms: int = 1000
-    debug_monitor: bool = False
+    heartbeat_s: float = options.HEARTBEAT_S
+    missed_heartbeats: int = options.MISSED_HEARTBEATS
+    request_s: float = options.CONNECT_DEADLINE_S
+    reconnect_min_ms: int = options.RECONNECT_MIN_MS
+    reconnect_max_ms: int = options.RECONNECT_MAX_MS
 
 
 @dataclass

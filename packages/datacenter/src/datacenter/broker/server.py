@@ -16,12 +16,13 @@ from typing import Any, Final
 
 import zmq
 
-from datacenter import runtime, wire
+from datacenter import options, runtime, wire
 from datacenter.version import __version__
 from datacenter.broker.sessions import Answers, Sessions
 from datacenter.errors import ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
 from datacenter.sockets.loop import LoopSocket
+from datacenter.sockets.options import SocketOptions
 
 log = logging.getLogger("datacenter.broker")
 
@@ -32,15 +33,15 @@ TICK_S: Final = 0.25
 class BrokerOptions:
     """Named limits of a broker. Seconds, bytes, counts."""
 
-    heartbeat_s: float = 1.0
-    missed_heartbeats: int = 3
-    lease_s: float = 3.0
-    grace_leases: float = 2.0
-    max_message_bytes: int = 16 * 1024 * 1024
-    max_control_bytes: int = 1024 * 1024
-    max_sessions: int = 10_000
-    max_instances: int = 100_000
-    max_unsent: int = 100
+    heartbeat_s: float = options.HEARTBEAT_S
+    missed_heartbeats: int = options.MISSED_HEARTBEATS
+    lease_s: float = options.LEASE_S
+    grace_leases: float = options.BROKER_GRACE_LEASES
+    max_message_bytes: int = SocketOptions().max_message_bytes
+    max_control_bytes: int = options.MAX_CONTROL_BYTES
+    max_sessions: int = options.MAX_SESSIONS
+    max_instances: int = options.MAX_INSTANCES
+    max_unsent: int = options.MAX_UNSENT
 
 
 class Broker:
@@ -69,7 +70,7 @@ class Broker:
 
     def start(self) -> None:
         """Binds and answers from now on."""
-        options = self.options
+        limits = self.options
         self._loop = asyncio.get_running_loop()
         self._runtime = runtime.acquire()
         try:
@@ -77,7 +78,7 @@ class Broker:
                 zmq.ROUTER,
                 owner="broker control",
                 router_mandatory=True,
-                max_message_bytes=options.max_control_bytes,
+                max_message_bytes=limits.max_control_bytes,
                 linger_ms=200,  # the goodbyes should arrive
             )
             try:
@@ -89,23 +90,23 @@ class Broker:
             runtime.release(self._runtime)
             raise
         registry = Registry(
-            lease_s=options.lease_s,
-            grace_s=options.lease_s * options.grace_leases,
+            lease_s=limits.lease_s,
+            grace_s=limits.lease_s * limits.grace_leases,
             started_at=time.monotonic(),
             first_epoch=time.time_ns() // 1000,
-            limits=RegistryLimits(max_instances=options.max_instances),
+            limits=RegistryLimits(max_instances=limits.max_instances),
         )
         welcome = wire.Welcome(
             wire.PROTOCOL,
             __version__,
             self.id,
-            options.heartbeat_s,
-            options.missed_heartbeats,
-            options.lease_s,
-            options.max_message_bytes,
-            options.max_instances,
+            limits.heartbeat_s,
+            limits.missed_heartbeats,
+            limits.lease_s,
+            limits.max_message_bytes,
+            limits.max_instances,
         )
-        self.sessions = Sessions(registry, welcome, max_sessions=options.max_sessions)
+        self.sessions = Sessions(registry, welcome, max_sessions=limits.max_sessions)
         self._stream = LoopSocket(owned, self._loop, self._on_message, on_malformed=self._on_malformed)
         self._closed = False
         runtime.remember(self)

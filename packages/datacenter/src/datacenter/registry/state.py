@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from datacenter import options
 from datacenter.errors import RegistryFullError, WrongTypeError
 from datacenter.wire import Instance, Resolution, ServiceType, check_name
 
@@ -30,9 +31,9 @@ from datacenter.wire import Instance, Resolution, ServiceType, check_name
 class RegistryLimits:
     """A bound on everything a peer can make grow. Beyond one, RegistryFullError; known names forget the longest unused."""
 
-    max_instances: int = 100_000
-    max_known_names: int = 10_000
-    max_watches_per_watcher: int = 10_000
+    max_instances: int = options.MAX_INSTANCES
+    max_known_names: int = options.MAX_KNOWN_NAMES
+    max_watches_per_watcher: int = options.MAX_WATCHES
 
 
 @dataclass(frozen=True)
