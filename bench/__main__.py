@@ -7,6 +7,7 @@ or a peer that is not installed; 130: interrupted. docs/benchmark.md has the met
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import json
 import os
@@ -118,6 +119,8 @@ def _installed(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         try:
             load(row.system)
+            if row.system == "datacenter":
+                importlib.import_module("datacenter.commands")
         except ImportError as missing:
             if row.system != "datacenter":
                 raise

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import IO
 
 from bench.systems import Command
@@ -22,11 +24,18 @@ class ProcessError(Exception):
 
 
 def free_port() -> int:
-    """Find a port of loopback that nobody uses now. Every system is told its port, so none has to report it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Find a port of loopback that nobody uses now. Every system is told its port, so none has to report it.
+
+    It lies below the range from which the kernel takes the ports of outgoing connections: a client that connects to a
+    port of that range before its server listens can end up connected to itself.
+    """
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(64):
+        port = random.randrange(min(10_000, ephemeral - 1000), ephemeral)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ProcessError("64 ports of loopback tried, all taken: look at `ss -ltn`")
 
 
 class Servers:
