@@ -6,6 +6,7 @@ import errno
 import functools
 import os
 import stat
+from typing import NamedTuple
 
 from leakline.proc.process import Process
 
@@ -22,39 +23,42 @@ _PROTOCOLS = {
 }
 
 
-def read_links(process: Process) -> tuple[list[tuple[int, str]], int]:
-    """(number, target) of each descriptor, lowest first, and how many links this user may not read (target "").
+class Links(NamedTuple):
+    """Numbers and targets of all descriptors, in step, lowest number first. `denied` targets are "": not readable."""
 
-    Descriptors that are closed between listing and reading are left out.
-    """
+    numbers: list[int]
+    targets: list[str]
+    denied: int
+
+
+def read_links(process: Process) -> Links:
+    """Read all links in /proc/PID/fd; descriptors that are closed between listing and reading are left out."""
     with process.reading():
         directory = os.open(f"{process.path}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with process.reading():
             names = os.listdir(directory)  # the kernel lists them in ascending order
-        targets, denied = _read(directory, names)
+        if process.pid == os.getpid() and str(directory) in names:
+            names.remove(str(directory))
+        targets: list[str] = []
+        gone: list[int] = []  # positions
+        denied = 0
+        # The loop runs inside extend(), which keeps what it had when a link fails; then it goes on behind that link.
+        rest = map(functools.partial(os.readlink, dir_fd=directory), names)
+        while len(targets) < len(names):
+            try:
+                targets.extend(rest)
+            except OSError as error:
+                if error.errno in (errno.EACCES, errno.EPERM):
+                    denied += 1
+                else:
+                    gone.append(len(targets))
+                targets.append("")
     finally:
         os.close(directory)
-    links = [(number, target) for number, target in zip(map(int, names), targets, strict=True) if target is not None]
-    if process.pid == os.getpid():
-        links = [link for link in links if link[0] != directory]
-    return links, denied
-
-
-def _read(directory: int, names: list[str]) -> tuple[list[str | None], int]:
-    """The targets of these links: None if it is gone, "" if it may not be read; and how many of the latter."""
-    targets: list[str | None] = []
-    denied = 0
-    # The loop runs inside extend(), which keeps what it had when a link fails; then it goes on behind that link.
-    rest = map(functools.partial(os.readlink, dir_fd=directory), names)
-    while len(targets) < len(names):
-        try:
-            targets.extend(rest)
-        except OSError as error:
-            refused = error.errno in (errno.EACCES, errno.EPERM)
-            targets.append("" if refused else None)
-            denied += refused
-    return targets, denied
+    for position in reversed(gone):
+        del names[position], targets[position]
+    return Links([int(name) for name in names], targets, denied)
 
 
 def kind_of(target: str) -> str | None:
@@ -82,7 +86,7 @@ def kind_of(target: str) -> str | None:
 
 
 def kind_of_path(process: Process, number: int) -> str:
-    """The kind of a descriptor whose target is a path."""
+    """The kind of a descriptor whose target is a path, by asking the thing itself."""
     try:
         mode = os.stat(f"{process.path}/fd/{number}").st_mode
     except OSError:

@@ -12,7 +12,15 @@ from collections import Counter
 
 from leakline.errors import LeaklineError
 from leakline.facts import Descriptor, Snapshot, Thread
-from leakline.proc.descriptors import kind_of, kind_of_path, kind_of_protocol, protocol_of, read_flags, read_links
+from leakline.proc.descriptors import (
+    Links,
+    kind_of,
+    kind_of_path,
+    kind_of_protocol,
+    protocol_of,
+    read_flags,
+    read_links,
+)
 from leakline.proc.process import Process
 from leakline.proc.sockets import absent_socket, read_sockets
 from leakline.proc.threads import read_threads
@@ -29,11 +37,9 @@ def snapshot(pid: int, *, threads: bool = True, flags: bool = False, libraries: 
     at = time.monotonic()
     before = read_threads(process)
     unreadable: list[str] = []
-    links, denied = read_links(process)
-    if denied:
-        if denied == len(links):
-            raise process.denied()
-        unreadable.append(f"{denied} of {len(links)} descriptors: permission denied")
+    links = _links(process)
+    if links.denied:
+        unreadable.append(f"{links.denied} of {len(links.numbers)} descriptors: permission denied")
     descriptors = _classify(process, links, unreadable)
     after = read_threads(process)
     if not _stood_still(before, after):
@@ -58,17 +64,22 @@ def snapshot(pid: int, *, threads: bool = True, flags: bool = False, libraries: 
 def kinds(pid: int) -> dict[str, int]:
     """Descriptors per kind, most first. Asks each socket for its protocol instead of reading tables."""
     process = Process(pid)
-    links, denied = read_links(process)
-    if denied and denied == len(links):
-        raise process.denied()
+    links = _links(process)
     counts: Counter[str] = Counter()
-    for number, target in links:
+    for number, target in zip(links.numbers, links.targets, strict=True):
         kind = kind_of(target)
         if kind is None and target.startswith("socket:["):
             kind = kind_of_protocol(protocol_of(process, number))
         counts[kind or kind_of_path(process, number)] += 1
     process.check_same()
     return dict(counts.most_common())
+
+
+def _links(process: Process) -> Links:
+    links = read_links(process)
+    if links.denied and links.denied == len(links.numbers):
+        raise process.denied()
+    return links
 
 
 def _libraries(process: Process, unreadable: list[str]) -> tuple[str, ...]:
@@ -79,25 +90,28 @@ def _libraries(process: Process, unreadable: list[str]) -> tuple[str, ...]:
         return ()
 
 
-def _classify(process: Process, links: list[tuple[int, str]], unreadable: list[str]) -> list[Descriptor]:
-    inodes = {int(target[8:-1]) for _, target in links if target.startswith("socket:[")}
+def _classify(process: Process, links: Links, unreadable: list[str]) -> list[Descriptor]:
+    inodes = {int(target[8:-1]) for target in links.targets if target[:8] == "socket:["}
     sockets, bound = read_sockets(process, inodes)
-    kinds: dict[str, str | None] = {}  # by target, as thousands of descriptors share a few ("anon_inode:[eventfd]")
+    kinds: dict[str, str] = {}  # by target, as thousands of descriptors share a few ("anon_inode:[eventfd]")
     descriptors, strangers = [], 0
-    for number, target in links:
-        if target.startswith("socket:["):
+    for number, target in zip(links.numbers, links.targets, strict=True):
+        if target[:8] == "socket:[":
             inode = int(target[8:-1])
             socket = sockets.get(inode)
             if socket is None:
                 socket = absent_socket(protocol_of(process, number), inode in bound)
                 strangers += socket.role == "unknown"
             descriptors.append(Descriptor(number, kind_of_protocol(socket.protocol), target, inode, None, None, socket))
-        elif target.startswith("pipe:["):
+        elif target[:6] == "pipe:[":
             descriptors.append(Descriptor(number, "pipe", target, int(target[6:-1])))
+        elif target in kinds:
+            descriptors.append(Descriptor(number, kinds[target], target))
         else:
-            if target not in kinds:
-                kinds[target] = kind_of(target)
-            descriptors.append(Descriptor(number, kinds[target] or kind_of_path(process, number), target))
+            kind = kind_of(target) or kind_of_path(process, number)
+            if not target.endswith(" (deleted)"):  # of deleted files, several may have had the same name
+                kinds[target] = kind
+            descriptors.append(Descriptor(number, kind, target))
     if strangers:
         unreadable.append(
             f"state and addresses of {strangers} sockets: they are in no table of the process's network namespace, "

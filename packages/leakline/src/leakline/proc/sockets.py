@@ -17,7 +17,7 @@ import socket as net
 from leakline.facts import Address, Role, Socket
 from leakline.proc import net_files, sock_diag
 from leakline.proc.process import Process
-from leakline.proc.services import service_name
+from leakline.proc.services import service_names
 from leakline.proc.socket_rows import BOUND_INACTIVE, CLOSE, ESTABLISHED, LISTEN, InetTable, Tables, UnixRow, state_name
 
 _INET = (("tcp", 4), ("tcp", 6), ("udp", 4), ("udp", 6))
@@ -83,12 +83,9 @@ def _same_namespace(process: Process) -> bool:
 
 def _add_inet(sockets: dict[int, Socket], table: InetTable, listeners: dict[int, set[tuple[int, bytes]]]) -> None:
     protocol, version, ntohs = table.protocol, table.version, net.ntohs
-    hosts: dict[bytes, str] = {}
-    names = {row[0]: state_name(protocol, row[0]) for row in table.rows}
+    hosts, services = _Hosts(version), service_names(protocol)
+    states = {row[0]: state_name(protocol, row[0]) for row in table.rows}
     for state, local_port, remote_port, local_host, remote_host, received, unsent, inode in table.rows:
-        for host in (local_host, remote_host):
-            if host not in hosts:
-                hosts[host] = _host(host, version)
         role: Role
         if protocol != "tcp":
             role = "connected" if state == ESTABLISHED else "bound"
@@ -104,10 +101,10 @@ def _add_inet(sockets: dict[int, Socket], table: InetTable, listeners: dict[int,
         sockets[inode] = Socket(
             protocol,
             role,
-            names[state],
+            states[state],
             Address(hosts[local_host], local),
             Address(hosts[remote_host], remote) if remote else None,
-            service_name(protocol, remote if role in ("outgoing", "connected") else local),
+            services.get(remote if role in ("outgoing", "connected") else local),
             received,
             unsent,
         )
@@ -123,12 +120,21 @@ def _accepts(listeners: set[tuple[int, bytes]], version: int, host: bytes) -> bo
     return False
 
 
-def _host(packed: bytes, version: int) -> str:
-    if version == 4:
-        return net.inet_ntoa(packed[:4])
-    if packed.startswith(_MAPPED):
-        return net.inet_ntoa(packed[12:])  # as its IPv4 peers see it, so that one peer has one name
-    return net.inet_ntop(net.AF_INET6, packed)
+class _Hosts(dict[bytes, str]):
+    """Packed hosts as text, each formatted once."""
+
+    def __init__(self, version: int) -> None:
+        self._version = version
+
+    def __missing__(self, packed: bytes) -> str:
+        if self._version == 4:
+            text = net.inet_ntoa(packed[:4])
+        elif packed.startswith(_MAPPED):
+            text = net.inet_ntoa(packed[12:])  # as its IPv4 peers see it, so that one peer has one name
+        else:
+            text = net.inet_ntop(net.AF_INET6, packed)
+        self[packed] = text
+        return text
 
 
 def _add_unix(sockets: dict[int, Socket], tables: Tables) -> None:
