@@ -64,14 +64,13 @@ def measure(pid: int) -> tuple[float, float]:
 
 def check_same(pid: int) -> None:
     """End the program unless lsof and leakline list the same descriptors."""
-    # lsof's table cuts numbers to four digits; its fields ("f1234") do not.
     fields = subprocess.run(["lsof", "-nP", "-F", "f", "-p", str(pid)], capture_output=True, text=True, check=True)
-    theirs = {int(field[1:]) for field in fields.stdout.split() if field[0] == "f" and field[1:].isdigit()}
+    # From 10 000 on lsof cuts numbers to their last three digits ("f*123"); fcwd, ftxt and the like are no descriptors.
+    theirs = [int(field.lstrip("f*")) for field in fields.stdout.split() if field[1:2].isdigit() or field[1:2] == "*"]
     snapshot = proc.snapshot(pid)
-    if theirs != {descriptor.number for descriptor in snapshot.descriptors}:
-        sys.exit(
-            f"bench.lsof: lsof lists {len(theirs)} descriptors and leakline {snapshot.total}, or not the same ones"
-        )
+    ours = [number if number < 10_000 else number % 1_000 for number in (d.number for d in snapshot.descriptors)]
+    if theirs != ours:
+        sys.exit(f"bench.lsof: lsof lists {len(theirs)} descriptors, leakline {snapshot.total}: not the same ones")
     print(", ".join(f"{kind} {count}" for kind, count in snapshot.counts().items()))
 
 
