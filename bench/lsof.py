@@ -66,7 +66,9 @@ def check_same(pid: int) -> None:
     """End the program unless lsof and leakline list the same descriptors."""
     fields = subprocess.run(["lsof", "-nP", "-F", "f", "-p", str(pid)], capture_output=True, text=True, check=True)
     # From 10 000 on lsof cuts numbers to their last three digits ("f*123"); fcwd, ftxt and the like are no descriptors.
-    theirs = [int(field.lstrip("f*")) for field in fields.stdout.split() if field[1:2].isdigit() or field[1:2] == "*"]
+    theirs = [
+        int(field[1:].lstrip("*")) for field in fields.stdout.split() if field[0] == "f" and field[1] in "*0123456789"
+    ]
     snapshot = proc.snapshot(pid)
     ours = [number if number < 10_000 else number % 1_000 for number in (d.number for d in snapshot.descriptors)]
     if theirs != ours:
