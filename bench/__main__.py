@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bench.disturbance import TRUSTED_SHARE, Disturbance
 from bench.processes import ProcessError
 from bench.rounds import Lengths, Row, run_rounds
 from bench.systems import ADAPTORS, load
@@ -49,6 +50,7 @@ def main() -> int:
     _tell(_describe(machine, lengths))
     # A terminated benchmark ends its children as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    disturbance = Disturbance()
     try:
         samples = run_rounds(rows, lengths, _tell)
     except ProcessError as failure:
@@ -57,6 +59,9 @@ def main() -> int:
     except KeyboardInterrupt:
         _tell("interrupted; every process was ended")
         return 130
+    machine["others_share"] = share = disturbance.share()
+    doubt = "" if share < TRUSTED_SHARE else ": too much for figures, take the ratios of a quieter run"
+    _tell(f"other work took {share:.0%} of the processors{doubt}")
     bases = {name: row for name, row in BASES.items() if row in samples}
     print(render(samples, bases))
     if options.json:
@@ -152,8 +157,6 @@ def _describe(machine: dict[str, Any], lengths: Lengths) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     text = f"{machine['cpus']} CPUs, load {machine['load_1min']:.1f}, Python {machine['python']}; {versions}"
     text += f"\n{lengths.rounds} × ({lengths.window_s:g} s with 100 calls in flight, then {lengths.calls} single calls)"
-    if machine["load_1min"] > machine["cpus"] / 2:
-        text += "\nother work keeps this machine busy: trust the ratios (same round), not the absolute figures"
     return text
 
 
