@@ -60,7 +60,7 @@ class CHooked(ctypes.Structure):
 class Library:
     """The functions of libleakline.so. Any thread may call them; what each does is in native/*.h."""
 
-    def __init__(self, path: Path = LIBRARY) -> None:
+    def __init__(self, path: Path) -> None:
         try:
             slow = ctypes.CDLL(str(path), use_errno=True)
             quick = ctypes.PyDLL(str(path), use_errno=True)
@@ -117,4 +117,4 @@ class Library:
 @cache
 def library() -> Library:
     """The loaded library. LibraryMissingError when it is not there."""
-    return Library()
+    return Library(LIBRARY)

@@ -16,8 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#ifndef LEAKLINE_ADVICE_POPULATE
+#define LEAKLINE_ADVICE_POPULATE 23 /* MADV_POPULATE_WRITE, since Linux 5.14 */
 #endif
 
 #define LEAKLINE_TABLES 8
@@ -112,7 +112,7 @@ static bool stored(struct leakline_table *table, size_t offset, size_t size) {
             continue;
         size_t start = chunk * CHUNK;
         size_t length = table->size - start < CHUNK ? table->size - start : CHUNK;
-        if (madvise(table->shared + start, length, MADV_POPULATE_WRITE) != 0)
+        if (madvise(table->shared + start, length, LEAKLINE_ADVICE_POPULATE) != 0)
             return false;
         table->stored[chunk] = 1;
     }
