@@ -16,7 +16,7 @@ import msgspec
 
 from leakline import proc
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Finding, Limits, Sample, Snapshot, Verdict
+from leakline.facts import Finding, Limits, Sample, Verdict
 from leakline.growth import TOTAL, Growth, judge
 from leakline.rules import diagnose
 from leakline.rules.observed import Observed
@@ -89,7 +89,7 @@ class Observation:
         if limit is not None and limit < 1:
             raise UsageError(f"a limit of {limit} descriptors has no meaning", "give a positive number: --limit 1024")
         if window <= 0:
-            raise UsageError(f"cannot observe for {window:g} s", "give a positive duration: --for 10s")
+            raise UsageError(f"a window of {window:g} s has no meaning", "give a positive number of seconds")
         if pid == os.getpid():
             raise UsageError("leakline would observe itself", "give the number of another process")
         self.pid = pid
@@ -271,6 +271,8 @@ def observe(
 
     `on_sample` is called after each look (20 times a second), for a progress display.
     """
+    if seconds <= 0:
+        raise UsageError(f"cannot observe for {seconds:g} s", "give a positive duration: --for 10s")
     observation = Observation(pid, limit=limit, window=seconds + 1.0)
     for sample in looks(observation, seconds):
         if on_sample is not None:

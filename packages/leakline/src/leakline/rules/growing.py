@@ -81,8 +81,8 @@ def _leak(observed: Observed, kind: str, trend: Trend) -> Finding:
         per_second=round(trend.per_second, 3),
         evidence=evidence,
         cause=_CAUSES.get(kind, "They are opened and not closed."),
-        remedy="Give each one an owner that closes it on every path, also when an error is raised. To see which"
-        f" action opens them: leakline diff {observed.pid}",
+        remedy="Give each one an owner that closes it on every path, also when an error is raised."
+        f" Next: leakline diff {observed.pid}",
     )
 
 

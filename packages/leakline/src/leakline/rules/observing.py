@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leakline.facts import Finding
+from leakline.rules.grouping import lasting
 from leakline.rules.observed import Observed
 
 
@@ -28,7 +29,9 @@ def ended(observed: Observed) -> list[Finding]:
 def unreadable(observed: Observed) -> list[Finding]:
     """Parts of the process that could not be read."""
     seen = observed.end or observed.begin
-    missing = list(dict.fromkeys(seen.unreadable)) if seen is not None else []
+    told = dict.fromkeys(seen.unreadable) if seen is not None else {}
+    # A socket that is closed while the tables are read is in none of them: no cause for a note, unless it lasts.
+    missing = [what for what in told if "sockets" not in what or _unknown_sockets(observed)]
     if not missing:
         return []
     return [
@@ -44,3 +47,10 @@ def unreadable(observed: Observed) -> list[Finding]:
             f" {observed.pid}",
         )
     ]
+
+
+def _unknown_sockets(observed: Observed) -> bool:
+    if observed.begin is None or observed.end is None:
+        return True
+    kept = lasting(observed.begin, observed.end)
+    return any(each.socket is not None and each.socket.role == "unknown" for each in kept)

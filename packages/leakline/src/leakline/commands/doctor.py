@@ -1,0 +1,75 @@
+"""`leakline PID|NAME`: observe a process for a while, then say what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from leakline import proc
+from leakline.commands.arguments import AsJson, Limit, Target
+from leakline.durations import in_words, seconds_of
+from leakline.facts import Sample
+from leakline.observe import Observation, looks
+from leakline.reports import json_report, terminal
+from leakline.reports.style import grouped, style_of, write
+
+
+def doctor(
+    target: Target,
+    duration: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="How long to observe: 500ms, 10s, 2m, 1h.")
+    ] = "10s",
+    limit: Limit = None,
+    as_json: AsJson = False,
+) -> None:
+    """Observe a process and report: verdict, counts by kind, growth, findings with cause and remedy.
+
+    Ctrl-C ends the observation early and reports what was seen by then.
+
+    \b
+    leakline 1234
+    leakline gunicorn --for 1m
+    leakline 1234 --limit 1024          (an application's own ceiling, such as select's 1024)
+    leakline 1234 --json | jq .verdict
+    """
+    seconds = seconds_of(duration)
+    observation = Observation(proc.find(target), limit=limit, window=seconds + 1.0)
+    progress = Progress(seconds)
+    try:
+        for sample in looks(observation, seconds):
+            progress.show(observation, sample)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        progress.clear()
+    report = observation.report()
+    write(json_report.render(report) if as_json else terminal.render(report, style_of(sys.stdout), datetime.now()))
+    raise typer.Exit(report.exit_code)
+
+
+class Progress:
+    """One line on stderr that says how far the observation is; nothing where stderr is no terminal."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._shown = -1
+        self._terminal = sys.stderr.isatty()
+
+    def show(self, observation: Observation, sample: Sample) -> None:
+        """Called after each look; rewrites the line four times a second."""
+        elapsed = sample.at - observation.samples()[0].at
+        if not self._terminal or int(elapsed * 4) == self._shown:
+            return
+        self._shown = int(elapsed * 4)
+        seen = f"{elapsed:.0f} of {in_words(self._seconds)}, {grouped(sample.total)} descriptors"
+        sys.stderr.write(f"\robserving {observation.pid}: {seen}\033[K")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Remove the line."""
+        if self._terminal and self._shown >= 0:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()

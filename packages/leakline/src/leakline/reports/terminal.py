@@ -1,0 +1,182 @@
+"""The report for a person at a terminal, at 3 a.m.: the verdict in the first line, then figures, then each finding."""
+
+from __future__ import annotations
+
+import textwrap
+from datetime import datetime, timedelta
+
+from leakline.durations import in_words
+from leakline.facts import Finding
+from leakline.growth import Trend
+from leakline.observe import Report
+from leakline.reports.style import Style, grouped
+from leakline.rules.growing import rate_text
+
+_COLOURS = {
+    "leak": "red",
+    "warning": "yellow",
+    "near-limit": "yellow",
+    "unknown": "yellow",
+    "steady": "green",
+    "note": "cyan",
+}
+_MARGIN = 13  # where the text of "cause", "remedy", … begins
+
+
+def render(report: Report, style: Style, now: datetime) -> str:
+    """The whole report, without a line end. `now` (local time) is when it was made: forecasts name a time of day."""
+    lines = [*verdict_lines(report, style, now), "", *_figures(report, style), "", *_kinds(report, style)]
+    for finding in report.findings:
+        lines += ["", *_finding(finding, style)]
+    return "\n".join(style.plain(line) for line in lines)
+
+
+def verdict_lines(report: Report, style: Style, now: datetime) -> list[str]:
+    """What, how fast, until when; under it, of which process."""
+    word = report.verdict.upper()
+    first, *rest = textwrap.wrap(
+        f"{word}  {headline(report, now)}", style.width, subsequent_indent=" " * (len(word) + 2)
+    )
+    first = style.paint(word, _COLOURS[report.verdict]) + style.paint(first[len(word) :], "bold")
+    return [first, *(style.paint(line, "bold") for line in rest)]
+
+
+def headline(report: Report, now: datetime) -> str:
+    """The verdict in words, without its name."""
+    total, limit = report.total, report.limit
+    of = f"{grouped(total)} descriptors" if limit is None else f"{grouped(total)} of {grouped(limit)} descriptors"
+    if report.verdict == "leak":
+        return _leak_headline(report, now)
+    if report.verdict == "near-limit":
+        return f"{of} in use and not growing: the next burst meets EMFILE"
+    trends = report.judged.trends if report.judged else {}
+    if report.verdict == "unknown":
+        seconds = max((trend.observe_s or 0.0 for trend in trends.values()), default=0.0)
+        return f"too little seen in {in_words(report.seconds)}: observe for {in_words(seconds)}"
+    bound = max((trend.bound_per_second or 0.0 for trend in trends.values()), default=0.0)
+    hidden = f"; a leak slower than {rate_text(bound)} would not show in {in_words(report.seconds)}" if bound else ""
+    return f"{of} in use, none pile up{hidden}"
+
+
+def _leak_headline(report: Report, now: datetime) -> str:
+    leaks = report.judged.leaks() if report.judged else {}
+    rates = ", ".join(f"{kind} +{rate_text(trend.per_second)}" for kind, trend in leaks.items())
+    if report.seconds_to_limit is None or report.limit is None:
+        return rates
+    ceiling = "--limit" if report.limits and report.limits.ceiling == report.limit else "limit"
+    if report.seconds_to_limit <= 0:
+        return f"{rates}; the {ceiling} of {grouped(report.limit)} is reached"
+    if report.ended:
+        return f"{rates}; the process ended at {grouped(report.total)} of {grouped(report.limit)}"
+    left = report.seconds_to_limit
+    return f"{rates}; reaches the {ceiling} of {grouped(report.limit)} in {in_words(left)} ({moment(now, left)})"
+
+
+def moment(now: datetime, seconds: float) -> str:
+    """`at 03:14:07`, with the date if that is on another day, and no time at all if it is months away."""
+    if seconds > 90 * 86400:
+        return "months away"
+    then = now + timedelta(seconds=seconds)
+    return f"at {then:%H:%M:%S}" if then.date() == now.date() else f"on {then:%d %b at %H:%M}"
+
+
+def _figures(report: Report, style: Style) -> list[str]:
+    room = style.width - _MARGIN - 1
+    command = report.command if len(report.command) <= room else report.command[: room - 1] + "…"
+    lines = [_field("process", f"{report.pid}  {command}", style)]
+    used = f"{grouped(report.total)} in use"
+    if report.limit:
+        used = f"{grouped(report.total)} of {grouped(report.limit)} in use ({100 * report.total / report.limit:.0f} %)"
+    highest = "" if report.highest is None else f", highest number {grouped(report.highest)}"
+    lines.append(_field("descriptors", used + highest, style))
+    if report.limits is not None:
+        soft, hard = grouped(report.limits.soft), grouped(report.limits.hard)
+        ceiling = "" if report.limits.ceiling is None else f"; --limit {grouped(report.limits.ceiling)}"
+        lines.append(_field("limits", f"soft {soft}, hard {hard}{ceiling}", style))
+    ended = ", then the process ended" if report.ended else ""
+    lines.append(_field("observed", f"{in_words(report.seconds)}{ended}", style))
+    return [line for field in lines for line in field.splitlines()]
+
+
+def _kinds(report: Report, style: Style) -> list[str]:
+    trends = report.judged.trends if report.judged else {}
+    kinds = list(report.counts) + [kind for kind in trends if kind not in report.counts and trends[kind].risen]
+    wide = max([len(kind) for kind in kinds] + [4])
+    lines = [style.paint(f"  {'kind':{wide}}  {'count':>7}  growth", "dim")]
+    for kind in kinds:
+        trend = trends.get(kind)
+        growth = _growth(trend)
+        text = f"  {kind:{wide}}  {grouped(report.counts.get(kind, 0)):>7}  "
+        room = max(10, style.width - len(text))
+        growth = growth if len(growth) <= room else growth[: room - 1] + "…"
+        lines.append(text + style.paint(growth, _COLOURS[trend.verdict] if trend and growth and trend.risen else "dim"))
+    return [line.rstrip() for line in lines]
+
+
+def _growth(trend: Trend | None) -> str:
+    if trend is None or trend.reason == "did not move":
+        return ""
+    if trend.verdict == "leak":
+        return f"+{rate_text(trend.per_second)}, {trend.reason}"
+    return trend.reason if trend.risen or trend.verdict == "steady" else ""
+
+
+def _finding(finding: Finding, style: Style) -> list[str]:
+    title = textwrap.wrap(finding.title, style.width - 2) or [""]
+    label = style.paint(f"{finding.severity}: {finding.id}", _COLOURS[finding.severity])
+    remedy, _, command = finding.remedy.partition(" Next: ")
+    lines = [label, *("  " + style.paint(line, "bold") for line in title)]
+    for name, texts in (
+        ("evidence", evidence_lines(finding.evidence)),
+        ("cause", [finding.cause]),
+        ("remedy", [remedy]),
+    ):
+        for index, text in enumerate(texts):
+            lines += _field(name if not index else "", text, style).splitlines()
+    for origin in finding.origins:
+        where = "; ".join(f"{frame.function} ({frame.file}:{frame.line})" for frame in origin.frames[:4])
+        lines += _field("opened by", f"{origin.count} × {where}", style).splitlines()
+    if command:
+        lines.append(_field("next", style.paint(command, "cyan"), style, wrap=False))
+    return lines
+
+
+def _field(name: str, text: str, style: Style, *, wrap: bool = True) -> str:
+    head = f"  {name}".ljust(_MARGIN) + " "
+    wrapped = textwrap.wrap(text, style.width - len(head)) if wrap else [text]
+    pad = "\n" + " " * len(head)
+    return style.paint(head.rstrip(), "dim") + head[len(head.rstrip()) :] + pad.join(wrapped or [""])
+
+
+def evidence_lines(evidence: dict[str, object]) -> list[str]:
+    """Evidence in words: a line for each thread or peer; figures share a line."""
+    lines: list[str] = []
+    figures: list[str] = []
+    for name, value in evidence.items():
+        if name == "threads" and isinstance(value, list):
+            lines += [_thread(thread) for thread in value if isinstance(thread, dict)]
+        elif isinstance(value, dict):
+            lines += [f"{name.replace('_', ' ')}: {count} × {what}" for what, count in value.items()]
+        elif isinstance(value, list):
+            lines += [str(item) for item in value]
+        elif value is not None:
+            figures.append(_figure(name, grouped(value) if isinstance(value, int) else str(value)))
+    return lines + ([", ".join(figures)] if figures else [])
+
+
+def _figure(name: str, value: str) -> str:
+    if name.startswith("seconds_to_"):
+        return f"{name.removeprefix('seconds_to_').replace('_', ' ')} in {value} s"
+    if name == "seconds":
+        return f"over {value} s"
+    if name.endswith("_seconds"):
+        return f"{name.removesuffix('_seconds')} {value} s"
+    return f"{name.replace('_', ' ')} {value}"
+
+
+def _thread(thread: dict[str, object]) -> str:
+    channel = str(thread["wait_channel"]).partition(".")[0]
+    return (
+        f"thread {thread['tid']} {thread['name']} sleeps in {channel} for {thread['blocked_seconds']} s (healthy:"
+        f" epoll), its context switches stand at {thread['context_switches']} in {thread['samples']} looks"
+    )
