@@ -1,0 +1,20 @@
+"""datacenter.testing: brokers, services and clients as real processes, for your tests and for ours.
+
+    with Launcher(cwd=tmp_path) as launch:
+        broker = launch.broker()
+        greeter = launch.service("greeter:greeter", broker)
+        with Client(broker.address) as client:
+            assert client.call("greeter.hello", "Ann") == "Hello, Ann!"
+            greeter.kill()                                  # an outage
+            greeter = launch.service("greeter:greeter", broker)
+
+Nothing is a stand-in: each is the `datacenter` command or a program of yours. A start returns when the process has said
+that it is ready, or raises with what it said instead. Every process is ended by its pid when the launcher is left, and
+by the kernel when the launching process dies.
+"""
+
+from datacenter.testing.launcher import Launcher, RunningBroker, RunningService
+from datacenter.testing.ports import free_port
+from datacenter.testing.processes import NotReadyError, Process
+
+__all__ = ["Launcher", "NotReadyError", "Process", "RunningBroker", "RunningService", "free_port"]
