@@ -56,7 +56,7 @@ class Table(msgspec.Struct, frozen=True):
     """What a table file says at one moment.
 
     `settled`: no descriptor was being opened or closed meanwhile, so it is one moment for all entries; else each entry
-    is right by itself. `torn`: records that were being written all the time (the writer was killed in the middle of
+    is right by itself, with "" for an owner that changed. `torn`: records that were being written all the time (the writer was killed in the middle of
     one): they are left out.
     """
 
@@ -122,9 +122,10 @@ class _Header:
                 f"{path} has layout {self.version}; this leakline reads {LAYOUT_VERSION}",
                 "use the leakline that is installed beside the program that wrote it",
             )
-        end = self.slots_offset + self.slot_count * slot_size
         bounds = self.owner_bound <= self.owner_count and self.slot_bound <= self.slot_count <= _HIGHEST_SLOTS
-        if not bounds or kind_count > 64 or end > file_size:
+        owners_end = self.owners_offset + self.owner_count * owner_size
+        slots_end = self.slots_offset + self.slot_count * slot_size
+        if not bounds or kind_count > 64 or max(owners_end, slots_end) > file_size:
             raise TableFormatError(f"{path} is damaged: its sizes do not fit together")
         kinds = data[_HEADER.size : _HEADER.size + kind_count * _KIND_LENGTH]
         self.kinds = [
@@ -140,7 +141,7 @@ def _section(file: int, record: struct.Struct, offset: int, count: int) -> tuple
     """
     first, second = (os.pread(file, count * record.size, offset) for _ in range(2))
     if len(first) != count * record.size or len(second) != len(first):
-        raise TableFormatError("the table file is shorter than its header says")
+        raise TableFormatError("the file became shorter while it was read")
     rows: list[tuple[int, ...] | None] = list(record.iter_unpack(first))
     suspects = [index for index, row in enumerate(rows) if row is None or row[0] & 1]
     if first != second:
@@ -209,6 +210,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             settled = header.changes == after.changes and not header.changes & 1
             if settled:
                 break
+        else:  # a name that changed meanwhile may not be the one that a slot meant
+            again, _ = _section(file, _OWNER, header.owners_offset, header.owner_bound)
+            owners = [owner if owner == later else None for owner, later in zip(owners, again, strict=True)]
     finally:
         os.close(file)
     return Table(
