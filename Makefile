@@ -7,7 +7,7 @@ BENCH_STAMP := $(VENV)/.set-up-bench
 NATIVE := packages/leakline/src/leakline/recorder/native
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit native native-sanitized bench format clean
+.PHONY: help setup demo test lint types unit native native-sanitized bench format docs-options clean
 
 help: ## list the verbs
 	@awk -F':.*## ' '/^[a-z][a-zA-Z_-]*:.*## /{printf "  make %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ native-sanitized: $(STAMP) ## run the tests of the C library under ASan and UBSa
 
 bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in one interleaved run
 	@$(BIN)/python -m bench
+
+docs-options: $(STAMP) ## make docs/options.md from the options in the code
+	@$(BIN)/python -m datacenter.options_page > docs/options.md
 
 format: $(STAMP) ## format the Python sources
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

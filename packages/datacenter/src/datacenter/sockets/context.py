@@ -23,15 +23,16 @@ from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets import hub as hubs
-from datacenter.sockets.accounts import Accounts, Unaccounted
 from datacenter.sockets.events import DEBUG_MASK, USUAL_MASK, MonitorEvent
 from datacenter.sockets.hub import HubStatistics, MonitorHub, MonitorReader
+from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket
 
 _generations = itertools.count(1)
 _monitor_names = itertools.count(1)
 _DEFAULTS: Final = SocketOptions()
+_LEAST_WAIT_S: Final = 0.05  # for each thread that ends, when the deadline has passed already
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class SocketContext:
     """Makes sockets; owns one zmq.Context (one I/O thread), started by the first socket. A context manager.
 
     `debug` also logs retries and accept failures, repeats folded, at level DEBUG of the logger `datacenter.sockets`.
+    `ledger`: None for the process's own. It is written to; None also closes it at the end.
     `max_sockets` (0: from the descriptor limit) counts libzmq's sockets: a monitored one takes three.
     Thread-safe, but for the sockets themselves. In a forked child close() does nothing, and everything else raises
     ForkedError.
@@ -75,7 +77,7 @@ class SocketContext:
         name: str,
         *,
         options: SocketOptions = _DEFAULTS,
-        ledger: Accounts | None = None,
+        ledger: Ledger | None = None,
         debug: bool = False,
         max_sockets: int = 0,
     ) -> None:
@@ -83,7 +85,8 @@ class SocketContext:
         self.options = options
         self.debug = debug
         self.inproc_names: set[str] = set()
-        self._accounts: Accounts = ledger if ledger is not None else Unaccounted()
+        self._owns_ledger = ledger is None
+        self._ledger = ledger or Ledger.open()  # before the zmq.Context: what libzmq opened earlier is in no ledger
         self._hub: MonitorHub = hubs.of_process()
         self._max_sockets = max_sockets
         self._epoch = fork.epoch
@@ -126,21 +129,21 @@ class SocketContext:
             account = f"{owner} #{generation}"
             raw: zmq.Socket[bytes] | None = None
             try:
-                with self._accounts.owner(account):
+                with self._ledger.owner(account):
                     raw = self._open(context, kind, owner)
                     settings.apply(raw)
                     reader = self._watch(context, raw, owner, generation, account, on_event) if monitored else None
             except BaseException:
                 if raw is not None:
                     raw.close(0)
-                self._accounts.release_owner(account)
+                self._ledger.release_owner(account)
                 raise
             owned = OwnedSocket(
                 self,
                 raw,
                 owner=owner,
                 generation=generation,
-                accounts=self._accounts,
+                ledger=self._ledger,
                 account=account,
                 hub=self._hub,
                 reader=reader,
@@ -162,12 +165,12 @@ class SocketContext:
         if self._zmq is None:
             self._zmq = self._start()
         if monitored and not self._attached:
-            self._hub.attach(self._accounts)
+            self._hub.attach()
             self._attached = True
         return self._zmq
 
     def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
-        with self._accounts.owner(f"context {self.name}"):
+        with self._ledger.owner(f"context {self.name}"):
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
             context.set(zmq.BLOCKY, 0)
             self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
@@ -220,7 +223,7 @@ class SocketContext:
             socket,
             owner=owner,
             generation=generation,
-            accounts=self._accounts,
+            ledger=self._ledger,
             account=account,
             on_event=on_event,
             debug=self.debug,
@@ -293,13 +296,15 @@ class SocketContext:
         for owned in self._open_sockets():
             if everything or owned.home is threading.current_thread() or not owned.home.is_alive():
                 owned.close()
-        if context is None:
-            return ()
-        self._release_unclaimed(context, deadline)
-        left = self._terminate(context, deadline)
-        if self._attached and not self._hub.detach(deadline - time.monotonic()):
+        left: tuple[str, ...] = ()
+        if context is not None:
+            self._release_unclaimed(context, deadline)
+            left = self._terminate(context, deadline)
+        if self._attached and not self._hub.detach(max(_LEAST_WAIT_S, deadline - time.monotonic())):
             left += ("monitor hub: a callback has not returned",)
-        self._accounts.release_owner(f"context {self.name}")
+        self._ledger.release_owner(f"context {self.name}")
+        if self._owns_ledger and not left:
+            self._ledger.close()
         return left
 
     def _open_sockets(self) -> list[OwnedSocket]:
@@ -339,7 +344,7 @@ class SocketContext:
         except RuntimeError as error:
             fork.keep_for_ever(context)
             return (*left, f"context {self.name}: {error}")
-        helper.join(max(0.01, deadline - time.monotonic()))
+        helper.join(max(_LEAST_WAIT_S, deadline - time.monotonic()))
         if not helper.is_alive():
             return ()
         # Immortal: the finaliser would wait in term() as well, without end. (The helper's frame holds it, too.)
@@ -358,21 +363,30 @@ class SocketContext:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._epoch != fork.epoch or self._zmq is None:
+        if getattr(self, "_closed", True) or self._epoch != fork.epoch:
             return
-        warnings.warn(
-            f"{self!r} was collected unclosed; close() it, or use `with`", ResourceWarning, source=self, stacklevel=1
-        )
-        context, hub, attached = self._zmq, self._hub, self._attached
+        hub, attached, context = self._hub, self._attached, self._zmq
+        ledger = self._ledger if self._owns_ledger else None
 
         def end() -> None:
-            if attached:
-                hub.detach(0.0)
-            threading.Thread(target=context.term, name="datacenter-term", daemon=True).start()
+            hub.detach(0.0)
+            threading.Thread(target=_end_quietly, args=(context, ledger), name="datacenter-term", daemon=True).start()
 
-        # A finaliser must not wait: the hub's thread does it, after the sockets. Without a hub, one that is never
-        # waited for.
-        hub.adopt(end)
+        said = f"{self!r} was collected unclosed; close() it, or use `with`"
+        try:
+            warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
+        finally:
+            # A finaliser must not wait, nor take a lock: the hub's thread ends it, after its sockets. Without a hub,
+            # pyzmq's own finaliser does; it need not wait, since all sockets were collected before.
+            if attached:
+                hub.adopt(end)
+
+
+def _end_quietly(context: zmq.Context[zmq.Socket[bytes]] | None, ledger: Ledger | None) -> None:
+    if context is not None:
+        context.term()
+    if ledger is not None:
+        ledger.close()
 
 
 _alive: weakref.WeakSet[SocketContext] = weakref.WeakSet()
@@ -391,7 +405,10 @@ def _close_at_exit() -> None:
 def _forget_in_child() -> None:
     """pyzmq's finalisers would warn of the parent's sockets, and walk through them: they must never run."""
     for context in list(_alive):
+        for owned in context._open_sockets():
+            fork.keep_for_ever(owned)
         fork.keep_for_ever(context)
+        context._ledger.close_inherited()
     _alive.clear()
 
 

@@ -137,7 +137,7 @@ class Folder:
         if len(self._runs) >= self.MOST:
             lines += self.flush(event.at)
         self._runs[key] = _Run(event.at, 0, event)
-        lines.append(_line(event, 1, 0.0))
+        lines.append(_line(event))
         return lines
 
     def due(self, now: float) -> list[str]:
@@ -146,7 +146,7 @@ class Folder:
         for key in [key for key, run in self._runs.items() if now - run.since >= self.window_s]:
             run = self._runs[key]
             if run.count:
-                lines.append(_line(run.last, run.count, now - run.since))
+                lines.append(_folded(run, now))
                 run.since, run.count = now, 0
             else:
                 del self._runs[key]
@@ -154,7 +154,7 @@ class Folder:
 
     def flush(self, now: float) -> list[str]:
         """The lines of all rows; forgets them."""
-        lines = [_line(run.last, run.count, now - run.since) for run in self._runs.values() if run.count]
+        lines = [_folded(run, now) for run in self._runs.values() if run.count]
         self._runs.clear()
         return lines
 
@@ -165,10 +165,12 @@ class Folder:
         return min(run.since for run in self._runs.values()) + self.window_s
 
 
-def _line(event: MonitorEvent, count: int, seconds: float) -> str:
-    times = ""
-    if seconds:
-        span = f"{seconds:.0f} s" if seconds >= 0.95 else f"{seconds * 1000:.0f} ms"
-        times = f" ×{count} in {span}"
+def _line(event: MonitorEvent, times: str = "") -> str:
     detail = f" ({event.explain()})" if event.explain() else ""
     return f"{event.name}{times}{detail} {event.endpoint} [{event.owner}]"
+
+
+def _folded(run: _Run, now: float) -> str:
+    seconds = now - run.since
+    span = f"{seconds:.0f} s" if seconds >= 0.95 else f"{seconds * 1000:.0f} ms"
+    return _line(run.last, f" ×{run.count} in {span}")

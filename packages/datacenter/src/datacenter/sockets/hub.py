@@ -34,8 +34,8 @@ import zmq
 from datacenter.errors import DatacenterError
 from datacenter.options import option
 from datacenter.sockets import fork
-from datacenter.sockets.accounts import Accounts
 from datacenter.sockets.events import Folder, MonitorEvent, parse
+from datacenter.sockets.ledger import Ledger
 
 log = logging.getLogger("datacenter.sockets")
 
@@ -53,6 +53,7 @@ LAG_WARN_S: Final = option(
     "A turn of the hub that takes longer is logged, at most every 10 s: a callback is slow, or something holds the "
     "GIL.",
 )  # fmt: skip
+_NAME: Final = "monitor hub"
 _WARN_EVERY_S: Final = 10.0
 _IDLE_S: Final = 5.0  # only for objects collected unclosed whose finaliser could not wake the hub
 
@@ -71,7 +72,7 @@ class MonitorReader:
         *,
         owner: str,
         generation: int,
-        accounts: Accounts,
+        ledger: Ledger,
         account: str,
         on_event: Callable[[MonitorEvent], object] | None,
         debug: bool,
@@ -81,7 +82,7 @@ class MonitorReader:
         self.fd = int(socket.getsockopt(zmq.FD))
         self.owner = owner
         self.generation = generation
-        self.accounts = accounts
+        self.ledger = ledger
         self.account = account
         self.on_event = on_event
         self.debug = debug
@@ -112,7 +113,7 @@ class MonitorReader:
         self.last = event
         if event.name in ("CONNECTED", "ACCEPTED"):
             # The number may be closed, or reused, since: the ledger only takes what is libzmq's.
-            self.accounts.assign(event.value, self.account)
+            self.ledger.assign(event.value, self.account)
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class MonitorHub:
         self._wake_fd = -1
         self._readers: dict[int, MonitorReader] = {}
         self._orphans: collections.deque[Callable[[], None]] = collections.deque()
-        self._accounts: Accounts | None = None
+        self._ledger: Ledger | None = None
         self._folder = Folder()
         self._events = self._turns = self._callback_errors = self._longest_queue = 0
         self._longest_turn_s = 0.0
@@ -155,26 +156,25 @@ class MonitorHub:
 
     # --- life
 
-    def attach(self, accounts: Accounts) -> None:
+    def attach(self) -> None:
         """One more context uses the hub. Opens two descriptors if it is the first; OSError if they cannot be had."""
         with self._lock:
             self._users += 1
             if self._thread is not None:
                 return
             try:
-                self._start(accounts)
+                self._start()
             except BaseException:
                 self._users -= 1
                 self._shut()
                 raise
 
-    def _start(self, accounts: Accounts) -> None:
-        self._accounts = accounts
-        with accounts.owner("monitor hub"):
-            self._epoll = select.epoll()
-            accounts.register(self._epoll.fileno(), "epoll", "monitor hub")
-            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            accounts.register(self._wake_fd, "eventfd", "monitor hub")
+    def _start(self) -> None:
+        self._ledger = ledger = Ledger.open()
+        self._epoll = select.epoll()
+        ledger.register(self._epoll.fileno(), "epoll", _NAME)
+        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        ledger.register(self._wake_fd, "eventfd", _NAME)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         thread = threading.Thread(target=self._run, name="datacenter-hub", daemon=True)
         thread.start()
@@ -202,17 +202,18 @@ class MonitorHub:
 
     def _shut(self) -> None:
         """Close the hub's own descriptors, with the lock held."""
-        epoll, wake_fd, self._epoll, self._wake_fd, self._thread = self._epoll, self._wake_fd, None, -1, None
+        ledger, epoll, wake_fd = self._ledger, self._epoll, self._wake_fd
+        self._ledger, self._epoll, self._wake_fd, self._thread = None, None, -1, None
+        if ledger is None:
+            return
+        # Forgotten first: once closed, a number may be another's, registered by another thread.
         if epoll is not None:
-            self._close_number(epoll.fileno(), epoll.close)
+            ledger.forget(epoll.fileno())
+            epoll.close()
         if wake_fd >= 0:
-            self._close_number(wake_fd, lambda: os.close(wake_fd))
-
-    def _close_number(self, number: int, close: Callable[[], None]) -> None:
-        # Forgotten first: once closed, the number may be another's, registered by another thread.
-        if self._accounts is not None:
-            self._accounts.forget(number)
-        close()
+            ledger.forget(wake_fd)
+            os.close(wake_fd)
+        ledger.close()
 
     # --- readers
 

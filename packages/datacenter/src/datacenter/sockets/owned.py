@@ -27,9 +27,9 @@ from datacenter.errors import (
 )
 from datacenter.sockets import addresses, descriptor_limit, fork
 from datacenter.sockets.hub import MonitorHub, MonitorReader
+from datacenter.sockets.ledger import Ledger
 
 if TYPE_CHECKING:
-    from datacenter.sockets.accounts import Accounts
     from datacenter.sockets.context import SocketContext
 
 
@@ -62,7 +62,7 @@ class OwnedSocket:
         *,
         owner: str,
         generation: int,
-        accounts: Accounts,
+        ledger: Ledger,
         account: str,
         hub: MonitorHub,
         reader: MonitorReader | None,
@@ -73,7 +73,7 @@ class OwnedSocket:
         self.home = threading.current_thread()
         self._context = context
         self._raw = raw
-        self._accounts = accounts
+        self._ledger = ledger
         self._account = account
         self._hub = hub
         self._reader = reader
@@ -149,7 +149,7 @@ class OwnedSocket:
             # Without a descriptor to spare for getaddrinfo, libzmq aborts here (ip_resolver.cpp:542).
             descriptor_limit.require(descriptor_limit.BIND_COST, f"{self._name()} at {endpoint}")
         try:
-            with self._accounts.owner(self._account):
+            with self._ledger.owner(self._account):
                 self._raw.bind(address.text)
         except zmq.ZMQError as error:
             raise self._address_error(error, endpoint) from error
@@ -188,7 +188,7 @@ class OwnedSocket:
         if address.scheme != "inproc":
             descriptor_limit.require(descriptor_limit.CONNECT_COST, f"{self._name()} to {endpoint}")
         try:
-            with self._accounts.owner(self._account):
+            with self._ledger.owner(self._account):
                 self._raw.connect(address.text)
         except zmq.ZMQError as error:
             raise self._address_error(error, endpoint) from error
@@ -250,7 +250,7 @@ class OwnedSocket:
             if self._closed:
                 return
             self._closed = True
-        _close_parts(self._hub, self._reader, self._raw, self._accounts, self._account)
+        _close_parts(self._hub, self._reader, self._raw, self._ledger, self._account)
         self._context.closed_one(self.generation, self._bound)
 
     def abandon(self) -> None:
@@ -272,18 +272,19 @@ class OwnedSocket:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or self._epoch != fork.epoch:
             return
-        warnings.warn(
-            f"{self!r} was collected unclosed; close() it, or use `with`", ResourceWarning, source=self, stacklevel=1
-        )
-        # A finaliser may run inside any lock of any thread, so the hub's thread does the closing.
-        parts = (self._hub, self._reader, self._raw, self._accounts, self._account)
-        self._hub.adopt(lambda: _close_parts(*parts))
+        parts = (self._hub, self._reader, self._raw, self._ledger, self._account)
+        said = f"{self!r} was collected unclosed; close() it, or use `with`"
+        try:
+            warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
+        finally:
+            # A finaliser may run inside any lock of any thread, so the hub's thread does the closing.
+            self._hub.adopt(lambda: _close_parts(*parts))
 
 
 def _close_parts(
-    hub: MonitorHub, reader: MonitorReader | None, raw: zmq.Socket[bytes], accounts: Accounts, account: str
+    hub: MonitorHub, reader: MonitorReader | None, raw: zmq.Socket[bytes], ledger: Ledger, account: str
 ) -> None:
     if reader is not None:
         hub.release(reader)
     raw.close()  # linger is an option, set at birth; zmq_close() itself never blocks (socket_base.cpp:1388)
-    accounts.release_owner(account)
+    ledger.release_owner(account)

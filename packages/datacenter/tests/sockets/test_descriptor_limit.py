@@ -1,0 +1,156 @@
+"""At the descriptor limit: a typed error at every step, never an abort, never a leak. Each case has its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Child = Callable[..., str]
+
+PREPARE = """
+    import os, resource, time, zmq
+    from datacenter.errors import DescriptorLimitError
+    from datacenter.sockets import SocketContext, descriptor_limit
+    from datacenter.sockets.ledger import Ledger, open_descriptors
+    ledger = Ledger.open()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    baseline = open_descriptors()
+
+    def leave(spare):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit.open_count() + spare, hard))
+        assert descriptor_limit.spare() == spare
+
+    def at_rest():
+        end = time.monotonic() + 10
+        while open_descriptors() != baseline or ledger.unexplained(baseline):
+            assert time.monotonic() < end, (open_descriptors(), ledger.unexplained(baseline))
+            time.sleep(0.002)
+
+    def until(condition):
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.002)
+"""
+
+
+def test_every_descriptor_in_turn_is_the_last(child: Child) -> None:
+    """0 to 45 spare: with few nothing starts, with more it stops at a later step, with enough it works; all clean."""
+    reached = child(
+        PREPARE
+        + """
+    def steps(context):
+        server = context.socket(zmq.ROUTER, owner="server")
+        yield "server", server
+        address = server.bind("tcp://127.0.0.1:*")
+        yield "bound", server
+        client = context.socket(zmq.DEALER, owner="client")
+        yield "client", client
+        client.connect(address)
+        client.raw.send(b"ping")
+        assert server.raw.poll(5000)
+        yield "served", client
+
+    for spare in range(46):
+        leave(spare)
+        context, reached, kept = SocketContext("limited"), "nothing", []
+        try:
+            for reached, owned in steps(context):
+                kept.append(owned)
+        except DescriptorLimitError as error:
+            assert "free" in str(error)
+        assert context.close(5.0).clean
+        leave(100)
+        at_rest()
+        print(reached)
+    """
+    ).split()
+    assert len(reached) == 46
+    steps = ["nothing", "server", "bound", "client", "served"]
+    assert sorted(set(reached), key=steps.index) == steps
+    assert reached == sorted(reached, key=steps.index), "more descriptors never reach less far"
+
+
+def test_a_running_context_refuses_and_recovers(child: Child) -> None:
+    child(
+        PREPARE
+        + """
+    with SocketContext("full") as context:
+        server = context.socket(zmq.ROUTER, owner="server")
+        client = context.socket(zmq.DEALER, owner="client")
+        client.connect(server.bind("tcp://127.0.0.1:*"))
+        client.raw.send(b"ping")
+        assert server.raw.poll(5000)
+        server.raw.recv_multipart()
+        for spare in range(descriptor_limit.RESERVE + 3):
+            leave(spare)
+            for use in (
+                lambda: context.socket(zmq.DEALER, owner="more"),
+                lambda: server.bind("tcp://127.0.0.1:*"),
+                lambda: server.bind("ipc://*"),
+            ):
+                try:
+                    use()
+                except DescriptorLimitError:
+                    continue
+                assert spare >= descriptor_limit.RESERVE + 2, spare
+            client.raw.send(b"ping")
+            assert server.raw.poll(5000)
+            server.raw.recv_multipart()
+            if spare >= descriptor_limit.RESERVE + 2:
+                break
+        leave(100)
+        context.socket(zmq.DEALER, owner="again").close()
+    assert context.close().clean
+    at_rest()
+    """
+    )
+
+
+def test_a_listener_without_descriptors_serves_again_when_there_are(child: Child) -> None:
+    """Incident L: accept fails until descriptors are free. Nothing floods the hub, nobody is lost."""
+    child(
+        PREPARE
+        + """
+    with SocketContext("listener") as context:
+        server = context.socket(zmq.ROUTER, owner="server")
+        clients = [context.socket(zmq.DEALER, owner=f"client {n}") for n in range(10)]
+        address = server.bind("tcp://127.0.0.1:*")
+        leave(40)
+        for client in clients:
+            client.connect(address)
+        taken = []
+        try:
+            while True:
+                taken.append(os.dup(0))
+        except OSError:
+            pass
+        before = context.statistics().hub.events
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            clients[0].raw.poll(10)
+        assert context.statistics().hub.events - before < 200
+        for number in taken:
+            os.close(number)
+        for client in clients:
+            client.raw.send(b"ping")
+        for _ in clients:
+            assert server.raw.poll(10000)
+            server.raw.recv_multipart()
+    assert context.close().clean
+    leave(100)
+    at_rest()
+    """
+    )
+
+
+def test_the_count_is_that_of_proc(child: Child) -> None:
+    child(
+        PREPARE
+        + """
+    for _ in range(50):
+        os.dup(0)
+        assert descriptor_limit.open_count() == len(os.listdir("/proc/self/fd")) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (10, hard))
+    assert descriptor_limit.spare() == 0
+    """
+    )

@@ -1,0 +1,57 @@
+"""Invariant 1 of the design: nothing outside `sockets/` makes, closes or monitors a ZeroMQ socket or context."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import datacenter.sockets
+
+SOCKETS = Path(datacenter.sockets.__file__).resolve().parent
+PACKAGE = SOCKETS.parent
+FORBIDDEN = {"get_monitor_socket", "monitor", "disable_monitor", "destroy", "term", "instance", "shadow"}
+
+
+def offences(source: str) -> list[str]:
+    found = []
+    imports_zmq = False
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imports_zmq |= any(alias.name.split(".")[0] == "zmq" for alias in node.names)
+            found += [f"import {alias.name}" for alias in node.names if alias.name.startswith("zmq.")]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zmq":
+            found.append(f"from {node.module} import")
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        name, on = node.func.attr, ast.unparse(node.func.value)
+        if on == "zmq" and name in ("Context", "Socket", "proxy", "proxy_steerable"):
+            found.append(f"zmq.{name}()")
+        if name in FORBIDDEN and (on.startswith("zmq") or name.endswith(("monitor", "monitor_socket"))):
+            found.append(f"{on}.{name}()")
+        if name == "close" and on.endswith(".raw"):
+            found.append(f"{on}.close()")
+    return found
+
+
+def test_the_check_sees_each_way() -> None:
+    for line in (
+        "zmq.Context()",
+        "zmq.Context.instance()",
+        "zmq.Socket(c, 1)",
+        "s.get_monitor_socket()",
+        "s.monitor('inproc://a')",
+        "from zmq import Context",
+        "import zmq.asyncio",
+        "s.raw.close()",
+        "zmq.proxy(a, b)",
+    ):
+        assert offences(line), line
+
+
+def test_nothing_else_makes_or_closes_sockets() -> None:
+    guilty = {
+        str(path.relative_to(PACKAGE)): found
+        for path in PACKAGE.rglob("*.py")
+        if SOCKETS not in path.parents and (found := offences(path.read_text()))
+    }
+    assert guilty == {}
