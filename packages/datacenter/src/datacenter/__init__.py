@@ -8,8 +8,6 @@
 `datacenter up` starts the broker, `datacenter serve module:greeter` the service.
 """
 
-
-
 from datacenter.broker import Broker, BrokerOptions
 from datacenter.client import AsyncClient, Client, ClientOptions, StateEvent
 from datacenter.errors import DatacenterError

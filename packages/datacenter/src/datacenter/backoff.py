@@ -17,7 +17,7 @@ class Backoff:
         self._attempts = 0
 
     def next(self) -> float:
-        wait_s = min(self._max_s, self._first_s * 2 ** min(self._attempts, 30))
+        wait_s = min(self._max_s, self._first_s * float(2 ** min(self._attempts, 30)))
         self._attempts += 1
         return wait_s * (0.5 + random.random() / 2)
 

@@ -16,7 +16,9 @@ _decode_any = msgspec.msgpack.Decoder().decode
 
 
 class Pending:
-    """`deadline` is on the loop's clock. `retry(pending)` is asked when its connection ended: it may send the call again."""
+    """`deadline` is on the loop's clock. `retry(pending)` is asked when its connection ended: it may send the call
+    again.
+    """
 
     __slots__ = ("deadline", "frame", "future", "id", "retry", "returns", "sent", "target")
 

@@ -1,20 +1,22 @@
-"""Clients: `AsyncClient` in the caller's event loop, `Client` for threads. Both find services by name and call their methods.
+"""Clients: `AsyncClient` in the caller's event loop, `Client` for threads. Both find services by name and call their
+methods.
 
     async with AsyncClient() as client:
         greeting = await client.call("greeter.hello", "Ann", returns=str)
 
 What happens to a call:
 1. It is encoded at once (later changes to the arguments do not matter) and waits at its service's route.
-2. A ready instance with room takes it: the one with the fewest calls in flight. A known service that is away is waited for;
-   a name that was never registered fails at once.
-3. It ends once: with the result, with the service's typed error, with LostError (connection ended after it was sent), or with
-   DeadlineError. It is sent twice only if the method is declared idempotent.
+2. A ready instance with room takes it: the one with the fewest calls in flight. A known service that is away is
+   waited for;   a name that was never registered fails at once.
+3. It ends once: with the result, with the service's typed error, with LostError (connection ended after it was
+   sent), or with   DeadlineError. It is sent twice only if the method is declared idempotent.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import threading
 from collections import deque
@@ -57,7 +59,8 @@ State = Literal["connected", "lost", "resolving", "restored"]
 class StateEvent:
     """What `on_state` reports. `service` is "" for the session with the broker, else the service concerned.
 
-    connected: for the first time. lost: no connection left. resolving: looking for an instance. restored: connected again.
+    connected: for the first time. lost: no connection left. resolving: looking for an instance. restored: connected
+    again.
     """
 
     state: State
@@ -90,7 +93,8 @@ class _Route:
 
 
 class AsyncClient:
-    """Calls services by name, in one event loop. Make it inside the loop; use it as `async with`, or end it by `await close()`.
+    """Calls services by name, in one event loop. Make it inside the loop; use it as `async with`, or end it by `await
+    close()`.
 
     broker: the broker's address. One session is shared by all clients and services of the process.
     Use from another loop or thread raises WrongLoopError, after a fork ForkedError, after close ClosedError.
@@ -134,18 +138,25 @@ class AsyncClient:
         await self.close()
 
     @overload
-    def call(self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[T]: ...
+    def call(
+        self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any
+    ) -> asyncio.Future[T]: ...
     @overload
-    def call(self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[Any]: ...
+    def call(
+        self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any
+    ) -> asyncio.Future[Any]: ...
 
-    def call(self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any) -> asyncio.Future[Any]:
+    def call(
+        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
+    ) -> asyncio.Future[Any]:
         """Calls "SERVICE.METHOD" and gives a future of its result; await it, gather it, or let it run.
 
         returns: the type to decode the result into (checked); without it plain Python values.
         deadline_s: when the call ends at the latest; default `options.deadline_s`.
-        Raises at once: NotServableError (target), BadArgumentsError (cannot be encoded), TooLargeError, BusyError (too many in flight),
-        ClosedError, WrongLoopError, ForkedError. The future raises: NoSuchServiceError, WrongTypeError, NoSuchMethodError,
-        BadArgumentsError, RemoteError, BusyError, LostError, DeadlineError, BadResultError, BrokerUnreachableError.
+        Raises at once: NotServableError (target), BadArgumentsError (cannot be encoded), TooLargeError, BusyError
+        (too many in flight), ClosedError, WrongLoopError, ForkedError. The future raises: NoSuchServiceError,
+        WrongTypeError, NoSuchMethodError, BadArgumentsError, RemoteError, BusyError, LostError, DeadlineError,
+        BadResultError, BrokerUnreachableError.
         """
         self._check_usable()
         service, method = self._targets.get(target) or self._split(target)
@@ -205,7 +216,8 @@ class AsyncClient:
         if self._closed:
             return "<AsyncClient closed>"
         ready = sum(peer.state == "ready" for peer in self._peers.all())
-        return f"<AsyncClient {self._session.address} {self._session.state}, {ready} connected, {len(self._in_flight)} in flight>"
+        session, calls = self._session, len(self._in_flight)
+        return f"<AsyncClient {session.address} {session.state}, {ready} connected, {calls} in flight>"
 
     # --- checks
 
@@ -218,11 +230,9 @@ class AsyncClient:
     def _check_usable(self) -> None:
         if self._closed:
             raise ClosedError("this client is closed", "Make a new one.")
-        try:
+        with contextlib.suppress(RuntimeError):
             if asyncio.get_running_loop() is self._loop:
                 return
-        except RuntimeError:
-            pass
         self._check_loop()
 
     def _check_loop(self) -> None:
@@ -275,7 +285,8 @@ class AsyncClient:
     def _flush(self, route: _Route) -> None:
         while route.waiting:
             pending = route.waiting[0]
-            if pending.future.done():
+            if pending.future.done():  # cancelled, or its deadline has passed: it is never sent
+                self._in_flight.pop(pending, None)
                 route.waiting.popleft()
                 continue
             peer = least_busy(route.peers)
@@ -319,7 +330,9 @@ class AsyncClient:
         self._timer = self._loop.call_at(at, self._sweep)
 
     def _sweep(self) -> None:
-        """Ends the calls whose deadline has passed. The next sweep is at the earliest deadline of those that are left."""
+        """Ends the calls whose deadline has passed. The next sweep is at the earliest deadline of those that are
+        left.
+        """
         self._timer = None
         now = self._loop.time()
         for pending in [pending for pending in self._in_flight if pending.deadline <= now]:
@@ -455,10 +468,8 @@ class AsyncClient:
     # --- the way from other threads, and the end
 
     def _from_reactor(self, function: Callable[..., object], *args: object) -> None:
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop has ended; `close_now` will clean up
             self._loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            pass  # the loop has ended; `close_now` will clean up
 
     def _shut(self) -> None:
         self._closed = True
@@ -483,7 +494,9 @@ class AsyncClient:
 
 
 class _Listener:
-    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route of the same client."""
+    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route of the same
+    client.
+    """
 
     __slots__ = ("client", "route")
 
@@ -502,7 +515,8 @@ class _Listener:
 
 
 class Client:
-    """Calls services by name, for threads: any number of them may share one Client. Use it as `with`, or end it by `close()`.
+    """Calls services by name, for threads: any number of them may share one Client. Use it as `with`, or end it by
+    `close()`.
 
     The sockets live in the process's reactor thread; a call hands its arguments over and waits for the result.
     After a fork every method raises ForkedError: make a new Client in the child.
@@ -528,11 +542,17 @@ class Client:
         self.close()
 
     @overload
-    def call(self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any) -> T: ...
+    def call(
+        self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any
+    ) -> T: ...
     @overload
-    def call(self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any) -> Any: ...
+    def call(
+        self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any
+    ) -> Any: ...
 
-    def call(self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any) -> Any:
+    def call(
+        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
+    ) -> Any:
         """Calls "SERVICE.METHOD", waits, and returns its result. Arguments and errors as of `AsyncClient.call`."""
         return self.submit(target, *args, returns=returns, deadline_s=deadline_s, **keywords).result()
 
@@ -545,7 +565,8 @@ class Client:
             raise ClosedError("this client is closed", "Make a new one.")
         if self._runtime.reactor.inside():
             raise WrongLoopError(
-                "a listener runs in the thread that would have to do this call", "Call from another thread, or use AsyncClient."
+                "a listener runs in the thread that would have to do this call",
+                "Call from another thread, or use AsyncClient.",
             )
         future = concurrent.futures.Future[Any]()
 

@@ -154,7 +154,7 @@ class BadArgumentsError(CallError):
 
 
 class TooLargeError(CallError):
-    """A call or its result is larger than the other side accepts; it was not sent. The message says which of the two."""
+    """A call or its result is larger than the other side accepts, and was not sent; the message says which."""
 
     code = "too-large"
 

@@ -1,9 +1,13 @@
-"""A served function: its signature as types, so that arguments are checked before it runs and errors name the argument. Pure."""
+"""A served function: its signature as types, so that arguments are checked before it runs and errors name the
+argument. Pure.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from copy import copy
+from functools import partial
 from typing import Any, get_type_hints
 
 import msgspec
@@ -19,8 +23,9 @@ _decode_keywords = msgspec.msgpack.Decoder(dict[str, Any]).decode
 class Method:
     """One method of a service, made from a type-annotated function.
 
-    `is_async`: its function is a coroutine function. `idempotent`: it may run twice for one call. Immutable, thread-safe.
-    Raises NotServableError for what cannot be served: a name or a parameter kind or an annotation that the wire does not carry.
+    `is_async`: its function is a coroutine function. `idempotent`: it may run twice for one call. Immutable,
+    thread-safe. Raises NotServableError for what cannot be served: a name or a parameter kind or an annotation that
+    the wire does not carry.
     """
 
     def __init__(self, function: Callable[..., Any], name: str, *, idempotent: bool) -> None:
@@ -29,13 +34,14 @@ class Method:
         self.is_async = inspect.iscoroutinefunction(function)
         self.idempotent = idempotent
         signature = inspect.signature(function)
-        self.signature = str(signature)
         try:
             hints = get_type_hints(function)
         except Exception as error:
             raise NotServableError(
-                f"the annotations of {name} cannot be read: {error}", "Annotate with types that are importable at module level."
+                f"the annotations of {name} cannot be read: {error}",
+                "Annotate with types that are importable at module level.",
             ) from error
+        self.signature = str(_with_types(signature, hints))
         self._parameters = tuple(signature.parameters)
         fields = [_field(name, parameter, hints) for parameter in signature.parameters.values()]
         try:
@@ -59,7 +65,8 @@ class Method:
                 decoded = self._bind(args, keywords)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadArgumentsError(
-                f"{self.name}{self.signature}: {self._named(str(error))}", "Call it with arguments of these types."
+                f"{self.name}{self.signature}: {self._explained(args, str(error))}",
+                "Call it with arguments of these types.",
             ) from None
         return msgspec.structs.astuple(decoded)
 
@@ -70,7 +77,7 @@ class Method:
         values = dict(zip(self._parameters, positional := _decode_values(args), strict=False))
         named = _decode_keywords(keywords)
         if len(positional) > len(self._parameters):
-            raise msgspec.ValidationError(f"takes {len(self._parameters)} arguments, {len(positional)} were given")
+            raise msgspec.ValidationError(self._wrong_count(len(positional)))
         for keyword in named:
             if keyword not in self._parameters:
                 raise msgspec.ValidationError(f"there is no parameter {keyword!r}")
@@ -79,30 +86,53 @@ class Method:
         values |= named
         # array_like structs convert from sequences; a hole before a given keyword takes its default
         row: list[Any] = []
-        for field in msgspec.structs.fields(self._arguments)[: 1 + max(map(self._parameters.index, values), default=-1)]:
+        for field in msgspec.structs.fields(self._arguments)[
+            : 1 + max(map(self._parameters.index, values), default=-1)
+        ]:
             if field.name in values:
                 row.append(values[field.name])
             elif field.default is not msgspec.NODEFAULT:
                 row.append(field.default)
+            elif field.default_factory is not msgspec.NODEFAULT:
+                row.append(field.default_factory())
             else:
                 raise msgspec.ValidationError(f"{field.name!r} is missing")
         return msgspec.convert(row, self._arguments)
 
-    def _named(self, text: str) -> str:
-        """Puts a parameter's name where msgspec, which sees an array, says `$[1]`."""
+    def _explained(self, args: Raw, text: str) -> str:
+        """msgspec sees an array, and says `$[1]` and "at least length 2"; the caller wants names and counts."""
+        if text.startswith("Expected `array` of at"):
+            return self._wrong_count(len(_decode_values(args)))
         for number, name in enumerate(self._parameters):
             text = text.replace(f"`$[{number}]", f"`{name}")
         return text
+
+    def _wrong_count(self, given: int) -> str:
+        most = len(self._parameters)
+        least = sum(field.required for field in msgspec.structs.fields(self._arguments))
+        takes = f"{most}" if least == most else f"{least} to {most}"
+        return f"takes {takes} arguments, {given} were given"
+
+
+def _with_types(signature: inspect.Signature, hints: dict[str, Any]) -> inspect.Signature:
+    """The signature with types where `from __future__ import annotations` left strings."""
+    parameters = [
+        parameter.replace(annotation=hints.get(name, parameter.annotation))
+        for name, parameter in signature.parameters.items()
+    ]
+    returns = hints.get("return", signature.return_annotation)
+    return signature.replace(parameters=parameters, return_annotation=None if returns is type(None) else returns)
 
 
 def _field(method: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[str, Any, Any] | tuple[str, Any]:
     if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.POSITIONAL_ONLY):
         raise NotServableError(
-            f"{method} takes {parameter}: only plain parameters can be served", "Take a list or a dict as one plain parameter."
+            f"{method} takes {parameter}: only plain parameters can be served",
+            "Take a list or a dict as one plain parameter.",
         )
     type_ = hints.get(parameter.name, Any)
     if parameter.default is parameter.empty:
         return parameter.name, type_
     if isinstance(parameter.default, (list, dict, set, bytearray)):
-        return parameter.name, type_, msgspec.field(default_factory=lambda value=parameter.default: value)
+        return parameter.name, type_, msgspec.field(default_factory=partial(copy, parameter.default))
     return parameter.name, type_, parameter.default

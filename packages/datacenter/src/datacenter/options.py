@@ -110,7 +110,8 @@ MAX_CONTROL_BYTES: Final = option(
     "Larger control messages end the connection that sent them: none of ours comes near.",
 )  # fmt: skip
 MAX_SESSIONS: Final = option(
-    "broker", "max_sessions", 10_000, "sessions", "L", "Processes that one broker takes. The next is refused with a reason.",
+    "broker", "max_sessions", 10_000, "sessions", "L",
+    "Processes that one broker takes. The next is refused with a reason.",
 )  # fmt: skip
 MAX_INSTANCES: Final = option(
     "broker", "max_instances", 100_000, "instances", "L", "Registered instances; the next registration is refused.",
@@ -133,8 +134,12 @@ MAX_RUNNING: Final = option(
 )  # fmt: skip
 MAX_OUTBOX: Final = option(
     "service", "max_outbox", 10_000, "replies", "",
-    "Replies that wait for clients which do not read. Beyond it they are dropped, counted and logged, and those calls end "
-    "by their deadline.",
+    "Replies that wait for clients which do not read. Beyond it they are dropped, counted and logged, and those calls "
+    "end by their deadline.",
+)  # fmt: skip
+MAX_OUTBOX_PER_CLIENT: Final = option(
+    "service", "max_outbox_per_client", 1000, "replies", "",
+    "Those of them that may belong to one client, so that one that does not read cannot take the room of the others.",
 )  # fmt: skip
 THREADS: Final = option(
     "service", "threads", 16, "threads", "", "Methods that are not async run in so many threads.",

@@ -1,6 +1,8 @@
-"""One background thread with an event loop of its own: the process's session lives there, and the sockets of synchronous clients.
+"""One background thread with an event loop of its own: the process's session lives there, and the sockets of
+synchronous clients.
 
-No code of the user ever runs in it, so a handler that computes for a minute, or a loop that is blocked, cannot starve the heartbeats.
+No code of the user ever runs in it, so a handler that computes for a minute, or a loop that is blocked, cannot starve
+the heartbeats.
 """
 
 from __future__ import annotations
@@ -78,8 +80,8 @@ def register_loop(
 ) -> list[int]:
     """Enters a loop's own descriptors (its epoll, its wake-up socket pair) into the ledger; returns their numbers.
 
-    asyncio does not publish the socket pair; the names used here are the same in CPython 3.10 to 3.14, and where they are not the
-    ledger shows two unowned sockets rather than a wrong owner.
+    asyncio does not publish the socket pair; the names used here are the same in CPython 3.10 to 3.14, and where they
+    are not the ledger shows two unowned sockets rather than a wrong owner.
     """
     numbers: list[int] = []
     fileno = getattr(selector, "fileno", None)

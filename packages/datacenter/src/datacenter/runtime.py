@@ -1,11 +1,12 @@
 """What a process has once, however many clients and services it makes: context, monitor hub, ledger, reactor, sessions.
 
-Clients and services `acquire()` it and `release()` it; the last one out closes everything in the reverse order of creation:
-sessions (with a goodbye), reactor, sockets, monitor hub, context, ledger. Each step is bounded.
+Clients and services `acquire()` it and `release()` it; the last one out closes everything in the reverse order of
+creation: sessions (with a goodbye), reactor, sockets, monitor hub, context, ledger. Each step is bounded.
 
-Exit: what was forgotten in globals is closed by an atexit hook, youngest first, before the interpreter takes modules apart; what it found
-open it names in one log line.
-Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects raise ForkedError there.
+Exit: what was forgotten in globals is closed by an atexit hook, youngest first, before the interpreter takes modules
+apart; what it found open it names in one log line.
+Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects
+raise ForkedError there.
 
 Lock order: `_lock` (module) is never held while a thread is joined or a socket is closed.
 """
@@ -36,7 +37,9 @@ _open_objects: list[weakref.ref[Closable]] = []
 
 
 class Closable(Protocol):
-    """A public object that the exit hook closes if its owner forgot it. `close_now` is bounded and works in any thread."""
+    """A public object that the exit hook closes if its owner forgot it. `close_now` is bounded and works in any
+    thread.
+    """
 
     def close_now(self) -> None: ...
 
@@ -47,7 +50,8 @@ class Runtime:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.ledger = Ledger.open()
-        self.context = SocketContext("datacenter", ledger=self.ledger)
+        debug = logging.getLogger("datacenter.sockets").isEnabledFor(logging.DEBUG)
+        self.context = SocketContext("datacenter", ledger=self.ledger, debug=debug)
         self.reactor = Reactor(self.ledger)
         self._users = 0
         self._sessions: dict[str, tuple[Session, int]] = {}
@@ -76,7 +80,8 @@ class Runtime:
         """Raises ForkedError in a child of the process that made this runtime."""
         if os.getpid() != self.pid:
             raise ForkedError(
-                f"made by process {self.pid}, used in its child {os.getpid()}", "Make a new Client or Service after the fork."
+                f"made by process {self.pid}, used in its child {os.getpid()}",
+                "Make a new Client or Service after the fork.",
             )
 
     def close(self) -> None:
@@ -87,7 +92,9 @@ class Runtime:
             log.warning("the reactor did not end within %.1f s", CLOSE_DEADLINE_S)
         report = self.context.close(CLOSE_DEADLINE_S)
         if not report.clean:
-            log.warning("ZeroMQ did not end within %.1f s; still open: %s", report.seconds, ", ".join(report.still_open))
+            log.warning(
+                "ZeroMQ did not end within %.1f s; still open: %s", report.seconds, ", ".join(report.still_open)
+            )
         self.ledger.close()
 
 
@@ -152,11 +159,7 @@ def _after_fork_in_child() -> None:
     _open_objects.clear()
     if runtime is not None:
         _inherited.append(runtime)  # never collected: its finalisers belong to the parent
-        for number in runtime.ledger.inherited():
-            try:
-                os.close(number)
-            except OSError:
-                pass
+        runtime.ledger.close_inherited()
 
 
 _inherited: list[Any] = []

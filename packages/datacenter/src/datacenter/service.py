@@ -11,9 +11,10 @@
 `async def` methods run in the event loop, each call a task. `def` methods run in a pool of threads, so they may block.
 Arguments are decoded into the annotated types before the function runs; a result is encoded as it is.
 
-Queues and their policies: at most `max_in_flight` calls run or wait at once, beyond it a call is refused unexecuted (BusyError).
-A reply that finds no room (a client that does not read) waits in the outbox, at most `max_outbox` of them; beyond it the reply of that
-client is dropped, counted and logged, and its call ends by its deadline.
+Queues and their policies: at most `max_in_flight` calls run or wait at once, beyond it a call is refused unexecuted
+(BusyError). A reply that finds no room (a client that does not read) waits in the outbox, at most
+`max_outbox_per_client` of one client and `max_outbox` in all; beyond it that reply is dropped, counted and logged, and
+its call ends by its deadline.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
-import msgspec
 import zmq
 
 from datacenter import options, runtime, wire
@@ -53,14 +53,18 @@ from datacenter.methods import Method
 from datacenter.session import SessionOptions
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
+from datacenter.sockets.owned import OwnedSocket
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
+OUTBOX_RETRY_S = 0.01
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Service:
-    """A name and its methods. Made at import time; holds no socket, so it may be forked, pickled by name, served twice."""
+    """A name and its methods. Made at import time; holds no socket, so it may be forked, pickled by name, served
+    twice.
+    """
 
     def __init__(self, name: str, *, metadata: dict[str, str] | None = None) -> None:
         self.name = wire.check_name("service", name)
@@ -81,9 +85,11 @@ class Service:
         """
 
         def add(served: F) -> F:
-            method = Method(served, name or getattr(served, "__name__", ""), idempotent=idempotent)
+            method = Method(served, name or str(getattr(served, "__name__", "")), idempotent=idempotent)
             if method.name in self.methods:
-                raise NotServableError(f"{self.name} has a method {method.name!r} already", "Give one of them another name=….")
+                raise NotServableError(
+                    f"{self.name} has a method {method.name!r} already", "Give one of them another name=…."
+                )
             self.methods[method.name] = method
             return served
 
@@ -99,16 +105,18 @@ class ServiceOptions:
 
     max_in_flight: int = options.MAX_RUNNING
     max_outbox: int = options.MAX_OUTBOX
+    max_outbox_per_client: int = options.MAX_OUTBOX_PER_CLIENT
     threads: int = options.THREADS
     drain_s: float = options.DRAIN_S
     max_message_bytes: int = SocketOptions().max_message_bytes
 
 
 class Server:
-    """Serves one or several services at one address, in the running event loop. Use `async with`, or `start` and `close`.
+    """Serves one or several services at one address, in the running event loop. `async with`, or `start` and `close`.
 
-    listen: where to bind; port 0 (or none) takes a free port below the ephemeral range, where no client of a service that is gone can
-    connect to itself. Raises AddressInUseError, AddressError, InsecureAddressError at start; BrokerUnreachableError from `registered`.
+    listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
+    insecure: allows an address beyond loopback although nothing protects the traffic.
+    Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
     Use from another thread is not allowed; after a fork it raises ForkedError.
     """
 
@@ -118,18 +126,24 @@ class Server:
         *,
         broker: str = DEFAULT_BROKER,
         listen: str = "tcp://127.0.0.1:0",
+        insecure: bool = False,
         options: ServiceOptions | None = None,
     ) -> None:
-        self.services = {service.name: service for service in ([services] if isinstance(services, Service) else services)}
+        self.services = {
+            service.name: service for service in ([services] if isinstance(services, Service) else services)
+        }
         self.options = options or ServiceOptions()
         self.endpoint = ""
         self._broker = broker
         self._listen = listen
+        self._insecure = insecure
         self._started = False
         self._closed = False
         self._draining = False
         self._methods = {
-            (service.name, method.name): method for service in self.services.values() for method in service.methods.values()
+            (service.name, method.name): method
+            for service in self.services.values()
+            for method in service.methods.values()
         }
         self._instances: dict[str, Instance] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}  # strong references: a loop keeps only weak ones
@@ -137,7 +151,8 @@ class Server:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._outbox: deque[tuple[bytes, bytes]] = deque()
+        self._outbox: dict[bytes, deque[bytes]] = {}
+        self._in_outbox = 0
         self._outbox_timer: asyncio.TimerHandle | None = None
         self._counts = {"calls": 0, "errors": 0, "refused": 0, "dropped_replies": 0, "malformed": 0}
 
@@ -173,21 +188,27 @@ class Server:
         runtime.remember(self)
 
     async def registered(self) -> None:
-        """Waits until the broker has registered every service. Raises BrokerUnreachableError, WrongTypeError, RegistryFullError."""
+        """Waits until the broker has registered every service. Raises BrokerUnreachableError, WrongTypeError,
+        RegistryFullError.
+        """
         for future in self._registering:
             await asyncio.wrap_future(future)
 
     async def close(self, *, drain_s: float | None = None) -> None:
-        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes. Idempotent; bounded."""
+        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes. Idempotent;
+        bounded.
+        """
         if self._closed or not self._started:
             return
         self._runtime.check_process()
         self._draining = True
+        drain_s = self.options.drain_s if drain_s is None else drain_s
         await self._leave()
-        try:
-            await asyncio.wait_for(self._idle.wait(), self.options.drain_s if drain_s is None else drain_s)
-        except asyncio.TimeoutError:
-            log.warning("%d calls were still running when %r closed", self._in_flight, self)
+        if self._in_flight:
+            await asyncio.wait({waiting := asyncio.ensure_future(self._idle.wait())}, timeout=drain_s)
+            waiting.cancel()
+            if self._in_flight:
+                log.warning("%d calls were still running when %r closed", self._in_flight, self)
         self._shut()
         running = list(self._tasks.values())
         for task in running:
@@ -206,7 +227,7 @@ class Server:
         return {
             **self._counts,
             "in_flight": self._in_flight,
-            "outbox": len(self._outbox),
+            "outbox": self._in_outbox,
             "endpoint": self.endpoint,
             "session": self._session.statistics(),
         }
@@ -225,7 +246,7 @@ class Server:
             max_message_bytes=self.options.max_message_bytes,
         )
         try:
-            self.endpoint = bind_listener(owned, self._listen)
+            self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
         except BaseException:
             owned.close()
             raise
@@ -251,9 +272,7 @@ class Server:
     async def _leave(self) -> None:
         if self._session.state != "connected":
             return
-        leaving = [
-            asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()
-        ]
+        leaving = [asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()]
         done, _ = await asyncio.wait(leaving, timeout=runtime.CLOSE_DEADLINE_S / 2)
         for future in done:
             if not future.cancelled() and isinstance(future.exception(), DatacenterError):
@@ -289,7 +308,9 @@ class Server:
             return
         if self._in_flight >= self.options.max_in_flight:
             self._counts["refused"] += 1
-            self._refuse(routing_id, call.id, BusyError(f"{call.service} has {self._in_flight} calls in flight", "Try later."))
+            self._refuse(
+                routing_id, call.id, BusyError(f"{call.service} has {self._in_flight} calls in flight", "Try later.")
+            )
             return
         try:
             arguments = method.arguments(call.args, call.keywords)
@@ -300,7 +321,9 @@ class Server:
         self._idle.clear()
         run = self._run_async if method.is_async else self._run_sync
         self._next_task += 1
-        _start_task(self._loop, self._tasks, self._next_task, run(self._next_task, routing_id, call.id, method, arguments))
+        _start_task(
+            self._loop, self._tasks, self._next_task, run(self._next_task, routing_id, call.id, method, arguments)
+        )
 
     async def _run_async(
         self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
@@ -335,20 +358,27 @@ class Server:
             self._counts["errors"] += 1
             frame = _failure(
                 number,
-                BadResultError(f"the result of {method.name} cannot be encoded: {error}", "It was executed; see its return type."),
+                BadResultError(
+                    f"the result of {method.name} cannot be encoded: {error}", "It was executed; see its return type."
+                ),
             )
         if len(frame) > self.options.max_message_bytes:
             self._counts["errors"] += 1
-            text = f"the result of {method.name} has {len(frame):,} bytes; the limit is {self.options.max_message_bytes:,}"
+            text = (
+                f"the result of {method.name} has {len(frame):,} bytes; the limit is {self.options.max_message_bytes:,}"
+            )
             frame = _failure(number, TooLargeError(text, "It was executed; return less at once."))
         self._finish(routing_id, frame)
 
     def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
         self._counts["errors"] += 1
         if isinstance(error, asyncio.CancelledError):
-            wire_error: DatacenterError = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
+            wire_error: DatacenterError = LostError(
+                f"the service ended while {method.name} was running", "It was cancelled."
+            )
         else:
-            # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's, not this call's.
+            # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's,
+            # not this call's.
             log.info("%s raised", method.name, exc_info=error)
             wire_error = RemoteError(str(error), "", type(error).__name__)
         self._finish(routing_id, _failure(number, wire_error))
@@ -372,27 +402,42 @@ class Server:
     # --- replies
 
     def _reply(self, routing_id: bytes, frame: bytes) -> None:
-        if self._outbox or self._stream.send_to(routing_id, frame) is False:
-            if len(self._outbox) >= self.options.max_outbox:
-                self._counts["dropped_replies"] += 1
-                if self._counts["dropped_replies"] in (1, 100, 10_000):
-                    log.warning("%d replies dropped: a client does not read them", self._counts["dropped_replies"])
-                return
-            self._outbox.append((routing_id, frame))
-            if self._outbox_timer is None:
-                self._outbox_timer = self._loop.call_later(0.01, self._flush_outbox)
+        if routing_id in self._outbox or self._stream.send_to(routing_id, frame) is False:
+            self._keep(routing_id, frame)
+
+    def _keep(self, routing_id: bytes, frame: bytes) -> None:
+        """Puts a reply that found no room into its client's part of the outbox; replies of others are not held up."""
+        waiting = self._outbox.setdefault(routing_id, deque())
+        if len(waiting) >= self.options.max_outbox_per_client or self._in_outbox >= self.options.max_outbox:
+            self._counts["dropped_replies"] += 1
+            if self._counts["dropped_replies"] in (1, 100, 10_000):
+                log.warning("%d replies dropped: a client does not read them", self._counts["dropped_replies"])
+            if not waiting:
+                del self._outbox[routing_id]
+            return
+        waiting.append(frame)
+        self._in_outbox += 1
+        if self._outbox_timer is None:
+            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
 
     def _flush_outbox(self) -> None:
-        """Tries every waiting reply once; those whose client still has no room keep their order."""
+        """Sends what has found room meanwhile, client by client, in order; a client that is gone loses its part."""
         self._outbox_timer = None
-        full: set[bytes] = set()
-        for _ in range(len(self._outbox)):
-            routing_id, frame = self._outbox.popleft()
-            if routing_id in full or self._stream.send_to(routing_id, frame) is False:
-                full.add(routing_id)
-                self._outbox.append((routing_id, frame))
+        for routing_id, waiting in tuple(self._outbox.items()):
+            while waiting:
+                sent = self._stream.send_to(routing_id, waiting[0])
+                if sent is False:
+                    break
+                if sent is None:
+                    self._in_outbox -= len(waiting)
+                    waiting.clear()
+                else:
+                    self._in_outbox -= 1
+                    waiting.popleft()
+            if not waiting:
+                del self._outbox[routing_id]
         if self._outbox and not self._closed:
-            self._outbox_timer = self._loop.call_later(0.01, self._flush_outbox)
+            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
 
 
 def _start_task(
@@ -410,19 +455,21 @@ def _start_task(
         tasks[number] = loop.create_task(work)
 
 
-def bind_listener(owned: Any, listen: str) -> str:
-    """Binds to `listen`; with port 0 or none, to a free port below the ephemeral range (libzmq #4599: a client that keeps
-    connecting to a dead port inside it can end up connected to itself)."""
+def bind_listener(owned: OwnedSocket, listen: str, *, insecure: bool = False) -> str:
+    """Binds to `listen`; with port 0 or none, to a free port below the ephemeral range.
+
+    A client that keeps connecting to a dead port inside that range can end up connected to itself (libzmq #4599).
+    """
     host, colon, port = listen.rpartition(":")
     if not listen.startswith("tcp://") or (colon and port not in ("0", "*", "")):
-        return str(owned.bind(listen))
+        return owned.bind(listen, insecure=insecure)
     low, high = 10_000, _ephemeral_start()
     for _ in range(64):
         try:
-            return str(owned.bind(f"{host}:{random.randrange(low, high)}"))
+            return owned.bind(f"{host}:{random.randrange(low, high)}", insecure=insecure)
         except AddressInUseError:
             continue
-    return str(owned.bind(listen))
+    return owned.bind(listen, insecure=insecure)
 
 
 def _ephemeral_start() -> int:
@@ -442,11 +489,14 @@ async def serve(
     *,
     broker: str = DEFAULT_BROKER,
     listen: str = "tcp://127.0.0.1:0",
+    insecure: bool = False,
     options: ServiceOptions | None = None,
     stop: Awaitable[object] | None = None,
 ) -> None:
-    """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not there yet."""
-    server = Server(services, broker=broker, listen=listen, options=options)
+    """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not
+    there yet.
+    """
+    server = Server(services, broker=broker, listen=listen, insecure=insecure, options=options)
     server.start()
     try:
         try:

@@ -1,18 +1,22 @@
 """A process's one long-lived control connection to a broker: register, resolve, watch, and heartbeats both ways.
 
-A DEALER, never a REQ: a lost reply cannot wedge it. All state of one connection is in `_Connection`, which is thrown away as a whole when
-the connection ends, so nothing of an old one (counters, half-open handshakes) can poison the next.
+A DEALER, never a REQ: a lost reply cannot wedge it. All state of one connection is in `_Connection`, which is thrown
+away as a whole when the connection ends, so nothing of an old one (counters, half-open handshakes) can poison the
+next.
 
-What survives a connection: the instances registered, the names watched, and the requests that still wait. After each Welcome they are
-said again, so a broker that restarts with an empty memory knows everything again within one heartbeat.
+What survives a connection: the instances registered, the names watched, and the requests that still wait. After each
+Welcome they are said again, so a broker that restarts with an empty memory knows everything again within one
+heartbeat.
 
-Lives in the reactor's thread. The public methods are thread-safe and return futures; listeners are called in the reactor's thread.
+Lives in the reactor's thread. The public methods are thread-safe and return futures; listeners are called in the
+reactor's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import socket
@@ -20,18 +24,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import zmq
 
 from datacenter import options, wire
-from datacenter.version import __version__
 from datacenter.backoff import Backoff
 from datacenter.errors import CATALOGUE, BrokerUnreachableError, ClosedError, DatacenterError, ProtocolError
 from datacenter.reactor import Reactor
 from datacenter.sockets.context import SocketContext
-from datacenter.sockets.hub import MonitorEvent
+from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
+from datacenter.version import __version__
 from datacenter.wire import Instance, Resolution, ServiceType
 
 log = logging.getLogger("datacenter.session")
@@ -145,7 +149,9 @@ class Session:
         return self._in_reactor(lambda: self._ask(wire.ListServices))
 
     def watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        """Calls `listener` (in the reactor) with the resolution of `name` now and at every change, or with why there is none."""
+        """Calls `listener` (in the reactor) with the resolution of `name` now and at every change, or with why there
+        is none.
+        """
         self._reactor.call(self._watch, name, type_, listener)
 
     def unwatch(self, name: str, listener: Callable[[Resolution | DatacenterError], None]) -> None:
@@ -185,7 +191,8 @@ class Session:
         }
 
     def __repr__(self) -> str:
-        return f"<Session {self.address} {self.state}, {len(self._registrations)} registered, {len(self._watches)} watched>"
+        counts = f"{len(self._registrations)} registered, {len(self._watches)} watched"
+        return f"<Session {self.address} {self.state}, {counts}>"
 
     # --- in the reactor: connection
 
@@ -254,10 +261,8 @@ class Session:
     def _on_event(self, event: MonitorEvent) -> None:
         # In the hub's thread. A generation names the socket, so an event about an old one is recognised in the reactor.
         if event.name in ("HANDSHAKE_SUCCEEDED", "DISCONNECTED"):
-            try:
+            with contextlib.suppress(ClosedError):
                 self._reactor.call(self._connection_event, event.name, event.generation)
-            except ClosedError:
-                pass
 
     def _connection_event(self, name: str, generation: int) -> None:
         connection = self._connection
@@ -359,7 +364,9 @@ class Session:
         try:
             message = wire.decode_from_broker(frame)
         except ProtocolError as error:
-            log.error("%s at %s is not a broker of this protocol: %s", self.address, connection.stream.owned.owner, error)
+            log.error(
+                "%s at %s is not a broker of this protocol: %s", self.address, connection.stream.owned.owner, error
+            )
             self._drop("what answers there is not a broker")
             return
         connection.last_received = time.monotonic()
@@ -456,9 +463,7 @@ class Session:
 
     # --- in the reactor: names
 
-    def _watch(
-        self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]
-    ) -> None:
+    def _watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
         watch = self._watches.get(name)
         if watch is None:
             watch = self._watches[name] = _Watch(type_)
@@ -502,7 +507,7 @@ class Session:
             except Exception:
                 log.exception("a listener of %s raised", name)
 
-    _HANDLERS: dict[type, Callable[[Session, Any], None]] = {
+    _HANDLERS: ClassVar[dict[type, Callable[[Session, Any], None]]] = {
         wire.Welcome: _welcomed,
         wire.BrokerHeartbeat: _heartbeat,
         wire.Reintroduce: _reintroduce,

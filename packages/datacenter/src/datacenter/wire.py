@@ -1,8 +1,8 @@
 """Messages <-> frames, and nothing else: no socket, no clock, no state.
 
 Every message of datacenter is ONE ZeroMQ frame: a MessagePack array `[tag, field, …]` (msgspec, array_like).
-One frame because a ROUTER adds exactly one (the routing id) in front: reading two bare frames and asking for RCVMORE once is
-then enough to notice any peer that sends more or fewer, without losing step with the messages behind it.
+One frame because a ROUTER adds exactly one (the routing id) in front: reading two bare frames and asking for RCVMORE
+once is then enough to notice any peer that sends more or fewer, without losing step with the messages behind it.
 
 Three closed sets of messages, each with its own decoder, so that a message in the wrong place is refused by type:
 `ToBroker` and `FromBroker` on the control connection, `ToService` and `FromService` on a data connection.
@@ -23,7 +23,8 @@ PROTOCOL: Final = 1
 #: what a name registers: rpc methods, a topic, or a stage of a pipeline
 ServiceType = Literal["rpc", "topic", "pipeline"]
 
-#: live: has instances. away: known, none alive. settling: unknown so far, the broker has just started. unknown: never registered
+#: live: has instances. away: known, none alive. settling: unknown so far, the broker has just started. unknown: never
+#: registered
 ResolutionState = Literal["live", "away", "settling", "unknown"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -92,7 +93,9 @@ class Unregister(Struct, frozen=True, array_like=True, tag=5, tag_field="tag"):
 
 
 class Resolve(Struct, frozen=True, array_like=True, tag=6, tag_field="tag"):
-    """Asks for a name. With `watch`, every later change of it is told as `Changed` until `Unwatch` or the session's end."""
+    """Asks for a name. With `watch`, every later change of it is told as `Changed` until `Unwatch` or the session's
+    end.
+    """
 
     request: int
     name: str
@@ -189,7 +192,9 @@ FromBroker = (
 
 
 class Call(Struct, frozen=True, array_like=True, tag=1, tag_field="tag", gc=False):
-    """One call. `args` is a MessagePack array, `keywords` a map; `timeout_ms` is the whole time that the caller gave it."""
+    """One call. `args` is a MessagePack array, `keywords` a map; `timeout_ms` is the whole time that the caller gave
+    it.
+    """
 
     id: int
     service: str
@@ -211,7 +216,9 @@ class Result(Struct, frozen=True, array_like=True, tag=1, tag_field="tag", gc=Fa
 
 
 class Failure(Struct, frozen=True, array_like=True, tag=2, tag_field="tag"):
-    """The call ended without a result; `code` is one of datacenter.errors; `kind` the exception's class for code "remote"."""
+    """The call ended without a result; `code` is one of datacenter.errors; `kind` the exception's class for code
+    "remote".
+    """
 
     id: int
     code: str
@@ -241,12 +248,13 @@ class OutgoingResult(Struct, frozen=True, array_like=True, tag=1, tag_field="tag
     body: Any
 
 
-_to_broker = msgspec.msgpack.Decoder(ToBroker)
-_from_broker = msgspec.msgpack.Decoder(FromBroker)
+_to_broker: msgspec.msgpack.Decoder[ToBroker] = msgspec.msgpack.Decoder(ToBroker)
+_from_broker: msgspec.msgpack.Decoder[FromBroker] = msgspec.msgpack.Decoder(FromBroker)
 _to_service = msgspec.msgpack.Decoder(ToService)
-_from_service = msgspec.msgpack.Decoder(FromService)
+_from_service: msgspec.msgpack.Decoder[FromService] = msgspec.msgpack.Decoder(FromService)
 
-#: message -> frame. Raises TypeError for values that MessagePack cannot carry, msgspec.MsgspecError for types it does not know.
+#: message -> frame. Raises TypeError for values that MessagePack cannot carry, msgspec.MsgspecError for types it does
+#: not know.
 encode = msgspec.msgpack.Encoder().encode
 
 
@@ -295,5 +303,7 @@ def split_target(target: str) -> tuple[str, str]:
     """'greeter.hello' -> ('greeter', 'hello'). Raises NotServableError."""
     service, dot, method = target.partition(".") if isinstance(target, str) else ("", "", "")
     if not dot:
-        raise NotServableError(f"{target!r} does not name a method", "Write SERVICE.METHOD, for instance 'greeter.hello'.")
+        raise NotServableError(
+            f"{target!r} does not name a method", "Write SERVICE.METHOD, for instance 'greeter.hello'."
+        )
     return check_name("service", service), check_name("method", method)

@@ -1,7 +1,8 @@
 """The broker's I/O: one ROUTER at the control endpoint, the clock, and the sessions' decisions carried out.
 
-A peer that does not read what it is told is disconnected from the registry's view: after `max_unsent` messages found no room it is
-forgotten, and has to introduce itself again. Nothing is queued for it meanwhile beyond the socket's own high-water mark.
+A peer that does not read what it is told is disconnected from the registry's view: after `max_unsent` messages found
+no room it is forgotten, and has to introduce itself again. Nothing is queued for it meanwhile beyond the socket's own
+high-water mark.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any, Final
 import zmq
 
 from datacenter import options, runtime, wire
-from datacenter.version import __version__
 from datacenter.broker.sessions import Answers, Sessions
 from datacenter.errors import ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
+from datacenter.version import __version__
 
 log = logging.getLogger("datacenter.broker")
 

@@ -1,11 +1,12 @@
 """What the broker knows of the processes that talk to it, and what it answers them. Pure: messages in, messages out.
 
-A session is a routing id: libzmq gives a new one to every connection, so a process that comes back is a new session, and what belonged
-to its old one moves over when it registers again. Any message counts as a heartbeat. A session that is silent for `missed_heartbeats`
-is forgotten together with its watches; its instances leave the registry when their leases end, at the same moment or before.
+A session is a routing id: libzmq gives a new one to every connection, so a process that comes back is a new session,
+and what belonged to its old one moves over when it registers again. Any message counts as a heartbeat. A session that
+is silent for `missed_heartbeats` is forgotten together with its watches; its instances leave the registry when their
+leases end, at the same moment or before.
 
-Whoever is unknown is told to introduce himself: that is how a process notices that the broker restarted, or that it was itself
-silent for too long (SIGSTOP, a suspended laptop) and has lost its leases.
+Whoever is unknown is told to introduce himself: that is how a process notices that the broker restarted, or that it
+was itself silent for too long (SIGSTOP, a suspended laptop) and has lost its leases.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class PeerProcess:
 
 
 class Sessions:
-    """See the module. Not thread-safe: one owner. The caller gives `now` (seconds, never goes back) and sends the answers."""
+    """See the module. Not thread-safe: one owner. The caller gives `now` (seconds, never goes back) and sends the
+    answers.
+    """
 
     def __init__(self, registry: Registry, welcome: wire.Welcome, *, max_sessions: int) -> None:
         self.registry = registry
@@ -70,7 +73,7 @@ class Sessions:
                     self.registry.unwatch(who, message.name)
                     answers = []
                 case wire.ListServices():
-                    answers = [(who, wire.Listing(message.request, tuple(self.registry.list())))]
+                    answers = [(who, wire.Listing(message.request, tuple(self.registry.services())))]
                 case wire.Bye():
                     answers = self._leave(who)
                 case wire.Heartbeat():
@@ -86,7 +89,9 @@ class Sessions:
         self._forget(who)
 
     def tick(self, now: float) -> Answers:
-        """What is due: leases that end, sessions that are silent for too long, heartbeats to those who heard nothing else."""
+        """What is due: leases that end, sessions that are silent for too long, heartbeats to those who heard nothing
+        else.
+        """
         answers = self.tell(self.registry.expire(now))
         silence_s = self.welcome.heartbeat_s * self.welcome.missed_heartbeats
         while self.processes:
@@ -118,7 +123,12 @@ class Sessions:
             if who not in self.processes and len(self.processes) >= self.max_sessions:
                 self.refused += 1
                 text = f"the broker has {self.max_sessions} sessions, as many as it takes"
-                return [(who, wire.Refused(0, "registry-full", text, "Use another broker, or start it with --max-sessions."))]
+                return [
+                    (
+                        who,
+                        wire.Refused(0, "registry-full", text, "Use another broker, or start it with --max-sessions."),
+                    )
+                ]
             known = self.processes.get(who)
             instances = known.instances if known is not None else set()
             self.processes[who] = PeerProcess(hello, now, now, now, instances)

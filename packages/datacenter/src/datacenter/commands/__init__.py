@@ -1,6 +1,7 @@
 """The command line of datacenter: one subcommand a file, its docstring is its help.
 
-Data on stdout, everything else on stderr. Exit codes: 0 done, 1 the call or the command failed, 2 wrong usage, 3 nobody there.
+Data on stdout, everything else on stderr. Exit codes: 0 done, 1 the call or the command failed, 2 wrong usage, 3
+nobody there.
 """
 
 from __future__ import annotations
@@ -49,14 +50,18 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version and exit."),
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
+    ),
 ) -> None:
     pass
 
 
 for command in (up, serve, ls, call, fds, demo):
     app.command()(command)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(doctor)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+    doctor
+)
 
 
 def main() -> None:

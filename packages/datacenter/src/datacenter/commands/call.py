@@ -14,8 +14,12 @@ from datacenter.errors import BadArgumentsError
 
 def call(
     target: str = typer.Argument(metavar="SERVICE.METHOD", help="What to call."),
-    arguments: list[str] = typer.Argument(None, metavar="[ARG | NAME=ARG]...", help="JSON values; what is not JSON is a string."),
-    deadline_s: float = typer.Option(10.0, "--deadline-s", "-d", min=0.01, help="When the call ends at the latest (seconds)."),
+    arguments: list[str] = typer.Argument(
+        None, metavar="[ARG | NAME=ARG]...", help="JSON values; what is not JSON is a string."
+    ),
+    deadline_s: float = typer.Option(
+        10.0, "--deadline-s", "-d", min=0.01, help="When the call ends at the latest (seconds)."
+    ),
     broker: str = BROKER_OPTION,
 ) -> None:
     """Call a method and print its result as JSON (bytes: as base64).
@@ -35,7 +39,9 @@ def call(
 
 
 def parse(arguments: list[str]) -> tuple[list[Any], dict[str, Any]]:
-    """Words of a command line -> positional and named arguments. Raises BadArgumentsError for a positional one after a named one."""
+    """Words of a command line -> positional and named arguments. Raises BadArgumentsError for a positional one after
+    a named one.
+    """
     values: list[Any] = []
     keywords: dict[str, Any] = {}
     for word in arguments:

@@ -13,9 +13,15 @@ import typer
 
 from datacenter.client import DEFAULT_BROKER
 from datacenter.sockets.ledger import Ledger
+from leakline.proc.descriptors import kind_of
 
 BROKER_OPTION = typer.Option(
-    DEFAULT_BROKER, "--broker", "-b", envvar="DATACENTER_BROKER", metavar="tcp://HOST:PORT", help="The broker's address."
+    DEFAULT_BROKER,
+    "--broker",
+    "-b",
+    envvar="DATACENTER_BROKER",
+    metavar="tcp://HOST:PORT",
+    help="The broker's address.",
 )
 VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
 
@@ -27,7 +33,9 @@ def set_up_logging(verbose: int) -> None:
 
 
 def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Runs `main(stop)` in a new loop (uvloop where installed). SIGTERM and SIGINT set `stop`; a second one ends the wait at once."""
+    """Runs `main(stop)` in a new loop (uvloop where installed). SIGTERM and SIGINT set `stop`; a second one ends the
+    wait at once.
+    """
     ledger = Ledger.open()
     before = _open_numbers()
     loop = _new_loop()
@@ -37,6 +45,7 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+        ledger.close()
 
 
 async def _run(main: Callable[[asyncio.Event], Awaitable[None]], ledger: Ledger, before: set[int]) -> None:
@@ -75,8 +84,4 @@ def _open_numbers() -> set[int]:
 
 
 def _kind(number: int) -> str:
-    target = os.readlink(f"/proc/self/fd/{number}")
-    for sign, kind in (("[eventpoll]", "epoll"), ("[eventfd]", "eventfd"), ("socket:", "unix"), ("pipe:", "pipe")):
-        if sign in target:
-            return kind
-    return "file"
+    return kind_of(os.readlink(f"/proc/self/fd/{number}")) or "unix"  # only sockets have no kind in their link

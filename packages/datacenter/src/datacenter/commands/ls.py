@@ -35,7 +35,11 @@ def ls(
         process.release_session(session)
         runtime.release(process)
     if as_json:
-        print(json.dumps({"schema": 1, "broker": msgspec.to_builtins(welcome), "services": [as_object(s) for s in services]}))
+        print(
+            json.dumps(
+                {"schema": 1, "broker": msgspec.to_builtins(welcome), "services": [as_object(s) for s in services]}
+            )
+        )
         return
     if not services:
         typer.echo("no service has registered; start one: datacenter serve MODULE:SERVICE", err=True)
@@ -72,5 +76,6 @@ def as_lines(services: tuple[Resolution, ...]) -> list[str]:
     if len(rows) == 1:
         return []
     return [
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip() for row in rows
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=True)), row[-1]]).rstrip()
+        for row in rows
     ]

@@ -15,9 +15,14 @@ from datacenter.service import Server, Service, ServiceOptions
 
 
 def serve(
-    targets: list[str] = typer.Argument(metavar="MODULE:SERVICE...", help="Service objects, for instance greeter:greeter."),
+    targets: list[str] = typer.Argument(
+        metavar="MODULE:SERVICE...", help="Service objects, for instance greeter:greeter."
+    ),
     broker: str = BROKER_OPTION,
-    listen: str = typer.Option("tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."),
+    listen: str = typer.Option(
+        "tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."
+    ),
+    insecure: bool = typer.Option(False, help="Listen beyond loopback although nothing protects the traffic."),
     threads: int = typer.Option(16, min=1, help="Threads for methods that are not async."),
     drain_s: float = typer.Option(5.0, min=0, help="How long running calls may take to finish at the end (seconds)."),
     verbose: int = VERBOSE_OPTION,
@@ -33,7 +38,8 @@ def serve(
     """
     set_up_logging(verbose)
     services = [load(target) for target in targets]
-    server = Server(services, broker=broker, listen=listen, options=ServiceOptions(threads=threads, drain_s=drain_s))
+    options = ServiceOptions(threads=threads, drain_s=drain_s)
+    server = Server(services, broker=broker, listen=listen, insecure=insecure, options=options)
 
     async def main(stop: asyncio.Event) -> None:
         server.start()
@@ -67,17 +73,24 @@ def load(target: str) -> Service:
     """'module:name' -> the Service. Raises NotServableError, saying which part was not found."""
     module_name, colon, name = target.partition(":")
     if not colon or not module_name or not name:
-        raise NotServableError(f"{target!r} does not name a service", "Write MODULE:SERVICE, for instance greeter:greeter.")
+        raise NotServableError(
+            f"{target!r} does not name a service", "Write MODULE:SERVICE, for instance greeter:greeter."
+        )
     sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise NotServableError(
-            f"there is no module {error.name!r}", f"Run it where {module_name.replace('.', '/')}.py can be imported, or set PYTHONPATH."
+            f"there is no module {error.name!r}",
+            f"Run it where {module_name.replace('.', '/')}.py can be imported, or set PYTHONPATH.",
         ) from None
     service = getattr(module, name, None)
     if isinstance(service, Service):
         return service
     found = [key for key, value in vars(module).items() if isinstance(value, Service)]
-    hint = f"It has: {', '.join(f'{module_name}:{key}' for key in found)}." if found else "Make one: greeter = Service('greeter')."
+    hint = (
+        f"It has: {', '.join(f'{module_name}:{key}' for key in found)}."
+        if found
+        else "Make one: greeter = Service('greeter')."
+    )
     raise NotServableError(f"{module_name} has no Service named {name!r}", hint)

@@ -11,9 +11,15 @@ from datacenter.commands.common import VERBOSE_OPTION, run, set_up_logging
 
 
 def up(
-    listen: str = typer.Option("tcp://127.0.0.1:7700", "--listen", "-l", metavar="tcp://HOST:PORT", help="Where to listen."),
-    lease_s: float = typer.Option(3.0, min=0.3, help="An instance that is silent for so long leaves the registry (seconds)."),
-    max_message_bytes: int = typer.Option(16 * 1024 * 1024, min=1024, help="Largest call or result that clients may send."),
+    listen: str = typer.Option(
+        "tcp://127.0.0.1:7700", "--listen", "-l", metavar="tcp://HOST:PORT", help="Where to listen."
+    ),
+    lease_s: float = typer.Option(
+        3.0, min=0.3, help="An instance that is silent for so long leaves the registry (seconds)."
+    ),
+    max_message_bytes: int = typer.Option(
+        16 * 1024 * 1024, min=1024, help="Largest call or result that clients may send."
+    ),
     max_sessions: int = typer.Option(10_000, min=1, help="Processes that may be connected at once."),
     insecure: bool = typer.Option(False, help="Listen beyond loopback although nothing protects the traffic."),
     verbose: int = VERBOSE_OPTION,

@@ -1,15 +1,19 @@
 """The registry's state machine: register, renew, expire, resolve, list, watch. Pure: no socket, no clock, no file.
 
-Every transition is in this file. The caller gives the time (`now`: seconds on any clock that never goes back) and carries out what
-the methods return: `Change`s to be told to watchers.
+Every transition is in this file. The caller gives the time (`now`: seconds on any clock that never goes back) and
+carries out what the methods return: `Change`s to be told to watchers.
 
 Terms
 - An instance lives while its lease is renewed. A lease ends `lease_s` after the last renewal, to the tick.
-- Epochs only ever grow, over all names and over restarts: the first one is the wall clock in microseconds, handed in by the caller.
-- A name that has been registered once is *known*: resolving it while nobody serves it answers "away", and the caller waits.
-- A name never seen answers "unknown", and the caller fails at once, except while the registry is *settling*: for `grace_s` after its
+- Epochs only ever grow, over all names and over restarts: the first one is the wall clock in microseconds, handed in
+  by the caller.
+- A name that has been registered once is *known*: resolving it while nobody serves it answers "away", and the caller
+  waits.
+- A name never seen answers "unknown", and the caller fails at once, except while the registry is *settling*: for
+  `grace_s` after its
   start the instances of its predecessor have not all come back, so every unknown name may still turn up.
-- Watchers are opaque keys (the broker uses its session ids). A watcher is told the whole resolution, never a difference, so a
+- Watchers are opaque keys (the broker uses its session ids). A watcher is told the whole resolution, never a
+  difference, so a
   message that comes twice or late does no harm (`version` tells which is newer).
 """
 
@@ -29,7 +33,9 @@ from datacenter.wire import Instance, Resolution, ServiceType, check_name
 
 @dataclass(frozen=True)
 class RegistryLimits:
-    """A bound on everything a peer can make grow. Beyond one, RegistryFullError; known names forget the longest unused."""
+    """A bound on everything a peer can make grow. Beyond one, RegistryFullError; known names forget the longest
+    unused.
+    """
 
     max_instances: int = options.MAX_INSTANCES
     max_known_names: int = options.MAX_KNOWN_NAMES
@@ -60,7 +66,9 @@ class _Lease:
 
 
 class Registry:
-    """See the module. Not thread-safe: one owner. `lease_s` and `grace_s` in seconds; `started_at` on the caller's clock."""
+    """See the module. Not thread-safe: one owner. `lease_s` and `grace_s` in seconds; `started_at` on the caller's
+    clock.
+    """
 
     def __init__(
         self,
@@ -90,7 +98,8 @@ class Registry:
         """Puts `instance` under `name` for `owner` and starts its lease. Returns (epoch, changes).
 
         Registering the same instance id again renews it and hands it to the new owner (a session that came back).
-        Raises WrongTypeError if the name has another type, RegistryFullError at the limit, NotServableError for a bad name.
+        Raises WrongTypeError if the name has another type, RegistryFullError at the limit, NotServableError for a bad
+        name.
         """
         check_name("service", name)
         entry = self._names.get(name)
@@ -131,7 +140,9 @@ class Registry:
                 lease.ends_at = max(lease.ends_at, ends_at)
 
     def expire(self, now: float) -> list[Change]:
-        """Takes out every instance whose lease has ended; when settling ends, tells those who wait for names that never came."""
+        """Takes out every instance whose lease has ended; when settling ends, tells those who wait for names that
+        never came.
+        """
         changes: list[Change] = []
         while self._ends and self._ends[0][0] <= now:
             _, entry, instance_id = heapq.heappop(self._ends)
@@ -172,18 +183,21 @@ class Registry:
             )
         return self._resolution(name, type_)
 
-    def list(self) -> list[Resolution]:
+    def services(self) -> list[Resolution]:
         """All names known, in the order of their names."""
         return [self._resolution(name, entry.type) for name, entry in sorted(self._names.items())]
 
     # --- watchers
 
     def watch(self, watcher: Hashable, name: str, type_: ServiceType) -> None:
-        """From now on `watcher` is among those of every Change of `name`. Raises RegistryFullError at the watcher's limit."""
+        """From now on `watcher` is among those of every Change of `name`. Raises RegistryFullError at the watcher's
+        limit.
+        """
         names = self._watched_by.setdefault(watcher, set())
         if name not in names and len(names) >= self.limits.max_watches_per_watcher:
             raise RegistryFullError(
-                f"this session watches {len(names)} names, as many as one may", "Close clients that are not used any more."
+                f"this session watches {len(names)} names, as many as one may",
+                "Close clients that are not used any more.",
             )
         names.add(name)
         self._watchers.setdefault(name, {})[watcher] = type_
@@ -235,7 +249,7 @@ class Registry:
     def _change(self, name: str) -> Change:
         watchers = self._watchers.get(name, {})
         entry = self._names.get(name)
-        type_ = entry.type if entry is not None else next(iter(watchers.values()), "rpc")
+        type_: ServiceType = entry.type if entry is not None else next(iter(watchers.values()), "rpc")
         return Change(self._resolution(name, type_), tuple(watchers))
 
     def _resolution(self, name: str, type_: ServiceType) -> Resolution:

@@ -1,8 +1,9 @@
 """The direct route: one connection to each instance that a client talks to, however many services and calls share it.
 
-A Peer is one DEALER and one connection: when the connection ends, the peer ends with it and the next one starts empty, so no message of an
-old connection is ever delivered late and no count is carried over. Calls are only handed to a peer that has shaken hands; until then they
-wait at their service's route, where they can still go to another instance (they were never sent).
+A Peer is one DEALER and one connection: when the connection ends, the peer ends with it and the next one starts
+empty, so no message of an old connection is ever delivered late and no count is carried over. Calls are only handed
+to a peer that has shaken hands; until then they wait at their service's route, where they can still go to another
+instance (they were never sent).
 
 Everything here runs in the thread of the client's event loop.
 """
@@ -10,6 +11,7 @@ Everything here runs in the thread of the client's event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +22,7 @@ from datacenter import wire
 from datacenter.backoff import Backoff
 from datacenter.errors import DatacenterError, LostError, ProtocolError
 from datacenter.sockets.context import SocketContext
-from datacenter.sockets.hub import MonitorEvent
+from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ PeerState = Literal["connecting", "ready", "ended"]
 
 
 class Peer:
-    """One connection to one endpoint. `pending`: calls that were sent on it and are not answered yet, by id, oldest first.
+    """One connection to one endpoint. `pending`: calls that were sent on it and are not answered yet, by id, oldest
+    first.
 
     `on_change(peer, reason)` is called when it becomes ready and when it ends.
     """
@@ -86,7 +89,11 @@ class Peer:
             owned.close()
             raise
         self.stream = LoopSocket(
-            owned, loop, self._on_message, on_writable=self._writable, on_malformed=lambda _: self.end("malformed reply")
+            owned,
+            loop,
+            self._on_message,
+            on_writable=self._writable,
+            on_malformed=lambda _: self.end("malformed reply"),
         )
 
     def send(self, pending: Pending, frame: bytes) -> bool:
@@ -134,10 +141,8 @@ class Peer:
     def _on_event(self, event: MonitorEvent) -> None:
         # In the hub's thread; the loop may be closed already.
         if event.name in ("HANDSHAKE_SUCCEEDED", "DISCONNECTED"):
-            try:
+            with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._connection_event, event.name)
-            except RuntimeError:
-                pass
 
     def _connection_event(self, name: str) -> None:
         if self.state == "ended":
@@ -151,9 +156,13 @@ class Peer:
 
 
 class Peers:
-    """The peers of one client, by endpoint. Remakes a peer that ended, after a pause, while anybody wants its endpoint."""
+    """The peers of one client, by endpoint. Remakes a peer that ended, after a pause, while anybody wants its
+    endpoint.
+    """
 
-    def __init__(self, make: Callable[[str, Backoff], Peer], loop: asyncio.AbstractEventLoop, backoff: Callable[[], Backoff]):
+    def __init__(
+        self, make: Callable[[str, Backoff], Peer], loop: asyncio.AbstractEventLoop, backoff: Callable[[], Backoff]
+    ):
         self._make = make
         self._loop = loop
         self._new_backoff = backoff

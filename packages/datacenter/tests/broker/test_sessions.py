@@ -1,0 +1,108 @@
+"""The broker's sessions: pure, messages in and messages out."""
+
+from __future__ import annotations
+
+from datacenter import wire
+from datacenter.broker.sessions import Sessions
+from datacenter.registry.state import Registry
+
+WELCOME = wire.Welcome(wire.PROTOCOL, "0.1", "b", 1.0, 3, 3.0, 1024, 10)
+HELLO = wire.Hello(wire.PROTOCOL, "0.1", 1, "host", "process")
+
+
+def make(max_sessions: int = 10) -> Sessions:
+    registry = Registry(lease_s=3.0, grace_s=0.0, started_at=0.0, first_epoch=0)
+    return Sessions(registry, WELCOME, max_sessions=max_sessions)
+
+
+def register(number: int = 1, name: str = "a") -> wire.Register:
+    return wire.Register(7, name, "rpc", wire.Instance(f"i{number}", "tcp://127.0.0.1:1"))
+
+
+def test_a_stranger_is_told_to_introduce_himself() -> None:
+    sessions = make()
+    assert sessions.received(0.0, b"x", wire.Heartbeat()) == [(b"x", wire.Reintroduce())]
+    assert sessions.received(0.0, b"x", wire.Bye()) == []
+    assert sessions.received(0.0, b"x", HELLO) == [(b"x", WELCOME)]
+    assert sessions.received(0.0, b"x", wire.Heartbeat()) == []
+
+
+def test_any_message_renews_the_leases_of_its_session() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.0, b"x", register())
+    sessions.received(2.0, b"x", wire.ListServices(1))
+    sessions.tick(4.9)
+    assert sessions.registry.resolve("a", "rpc").state == "live"
+    sessions.tick(5.0)
+    assert sessions.registry.resolve("a", "rpc").state == "away"
+
+
+def test_a_silent_session_is_forgotten_with_its_watches() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.0, b"x", wire.Resolve(1, "a", "rpc"))
+    sessions.tick(3.1)
+    assert sessions.processes == {}
+    assert sessions.registry.statistics()["watchers"] == 0
+    assert sessions.received(3.2, b"x", wire.Heartbeat()) == [(b"x", wire.Reintroduce())]
+
+
+def test_watchers_hear_of_each_change() -> None:
+    sessions = make()
+    for who in (b"client", b"service"):
+        sessions.received(0.0, who, HELLO)
+    sessions.tick(0.0)
+    ((_, answer),) = sessions.received(0.0, b"client", wire.Resolve(1, "a", "rpc"))
+    assert isinstance(answer, wire.Resolved)
+    assert answer.resolution.state == "unknown"
+    answers = sessions.received(0.0, b"service", register())
+    changed = [message for who, message in answers if who == b"client"]
+    assert isinstance(changed[0], wire.Changed)
+    assert changed[0].resolution.state == "live"
+    answers = sessions.received(0.0, b"service", wire.Bye())
+    assert [message.resolution.state for _, message in answers if isinstance(message, wire.Changed)] == ["away"]
+
+
+def test_heartbeats_go_to_those_who_heard_nothing_else() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.5, b"x", wire.ListServices(1))
+    assert sessions.tick(1.0) == []
+    assert sessions.tick(1.45) == [(b"x", wire.BrokerHeartbeat())]
+    assert sessions.tick(1.5) == []
+
+
+def test_the_last_owner_of_an_instance_decides_about_it() -> None:
+    sessions = make()
+    for who in (b"old", b"new"):
+        sessions.received(0.0, who, HELLO)
+        sessions.received(0.0, who, register())
+    sessions.received(0.0, b"old", wire.Bye())
+    assert sessions.registry.resolve("a", "rpc").state == "live"
+    sessions.received(0.0, b"new", wire.Bye())
+    assert sessions.registry.resolve("a", "rpc").state == "away"
+
+
+def test_a_refused_request_is_answered_with_its_reason() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.0, b"x", register())
+    ((_, refused),) = sessions.received(0.0, b"x", wire.Resolve(9, "a", "topic"))
+    assert isinstance(refused, wire.Refused)
+    assert (refused.request, refused.code) == (9, "wrong-type")
+
+
+def test_no_more_sessions_than_stated() -> None:
+    sessions = make(max_sessions=1)
+    sessions.received(0.0, b"x", HELLO)
+    ((_, refused),) = sessions.received(0.0, b"y", HELLO)
+    assert isinstance(refused, wire.Refused)
+    assert "1 sessions" in refused.message
+
+
+def test_another_protocol_is_told_ours_and_gets_no_session() -> None:
+    sessions = make()
+    other = wire.Hello(wire.PROTOCOL + 1, "9", 1, "host", "process")
+    assert sessions.received(0.0, b"x", other) == [(b"x", WELCOME)]
+    assert sessions.processes == {}
