@@ -57,7 +57,7 @@ def _others() -> Iterator[tuple[int, Stat]]:
             stat = read_stat(pid)
         except NoSuchProcessError:
             continue
-        if pid != os.getpid() and stat.state not in "ZX":
+        if pid != os.getpid() and not stat.ended:
             yield pid, stat
 
 

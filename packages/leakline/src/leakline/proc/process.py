@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from leakline.errors import (
     KernelThreadError,
@@ -23,6 +23,9 @@ from leakline.facts import Limits
 
 _GONE = (errno.ENOENT, errno.ESRCH)
 _DENIED = (errno.EACCES, errno.EPERM)
+_PF_EXITING = (
+    0x00000004  # include/linux/sched.h: set before the thread lets go of its descriptors, long before "zombie"
+)
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h: "I am a kernel thread"
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h: PROC_PID_INIT_INO
 
@@ -43,16 +46,17 @@ class Process:
             raise KernelThreadError(f"process {pid} ({stat.name}) is a thread of the kernel: it has no descriptors")
         # A main thread that called pthread_exit() shows as a zombie whose descriptor table looks empty,
         # while its siblings run on with the whole table: read through one of those.
-        self.path = f"/proc/{pid}" if stat.state not in "ZX" else self._living_thread(stat)
+        self.path = f"/proc/{pid}" if not stat.ended else self._living_thread(stat)
 
     def _living_thread(self, stat: Stat) -> str:
         with self.reading():
             for tid in os.listdir(f"/proc/{self.pid}/task"):
                 path = f"/proc/{self.pid}/task/{tid}"
-                if read_stat(self.pid, path).state not in "ZX":
-                    return path
+                with suppress(NoSuchProcessError):
+                    if not read_stat(self.pid, path).ended:
+                        return path
         raise ZombieError(
-            f"process {self.pid} ({stat.name}) has ended: it is a zombie, and holds no descriptors",
+            f"process {self.pid} ({stat.name}) has ended: it is a zombie, or about to be one, and holds no descriptors",
             f"its parent, process {stat.parent}, has not collected its exit status; look at that one: "
             f"leakline {stat.parent}",
         )
@@ -73,8 +77,12 @@ class Process:
             return self.denied()
         return LeaklineError(f"process {self.pid} could not be read: {error}")
 
-    def denied(self) -> NotPermittedError:
+    def denied(self) -> LeaklineError:
         """What to say when the kernel refuses: whose process it is, and what to type."""
+        try:
+            self.check_same()  # an ending process belongs to root for a moment, when its memory is gone already
+        except NoSuchProcessError as ended:
+            return ended
         try:
             owner = _user_name(os.stat(f"/proc/{self.pid}").st_uid)
         except OSError:
@@ -91,7 +99,8 @@ class Process:
     def check_same(self) -> None:
         """Raise NoSuchProcessError if the process ended meanwhile, also if its number was given to another one."""
         try:
-            same = read_stat(self.pid).started == self.started
+            # An ending process still has its number, but its descriptors are gone one by one or at once.
+            same = read_stat(self.pid).started == self.started and not read_stat(self.pid, self.path).ended
         except NoSuchProcessError:
             same = False
         if not same:
@@ -111,6 +120,7 @@ class Process:
                 if line.startswith("Max open files"):
                     soft, hard = line[len("Max open files") :].split()[:2]
                     return Limits(soft=_limit(soft), hard=_limit(hard))
+        self.check_same()  # the limits of an ending process are an empty file
         raise LeaklineError(f"/proc/{self.pid}/limits names no limit of open files")
 
     def count(self) -> int:
@@ -118,7 +128,10 @@ class Process:
         with self.reading():
             directory = f"{self.path}/fd"
             # An empty table and a kernel before 6.2 look the same (0), and so does a directory that may not be read.
-            return os.stat(directory).st_size or len(os.listdir(directory))
+            number = os.stat(directory).st_size or len(os.listdir(directory))
+        if not number:
+            self.check_same()
+        return number
 
     def libraries(self) -> tuple[str, ...]:
         """File names of the mapped shared objects, in order of their addresses."""
@@ -133,9 +146,12 @@ class Process:
 
 
 class Stat:
-    """Fields of /proc/PID/stat. `started` is in clock ticks since boot; with the pid it names one process for ever."""
+    """Fields of /proc/PID/stat. `started` is in clock ticks since boot; with the pid it names one process for ever.
 
-    __slots__ = ("kernel_thread", "name", "parent", "started", "state")
+    `ended`: its descriptors are gone, or about to go.
+    """
+
+    __slots__ = ("ended", "kernel_thread", "name", "parent", "started", "state")
 
     def __init__(self, text: bytes) -> None:
         # The name is in parentheses and may itself contain blanks and parentheses: the last ")" ends it.
@@ -144,7 +160,9 @@ class Stat:
         self.name = head.partition(b"(")[2].decode(errors="backslashreplace")
         self.state = fields[0].decode()
         self.parent = int(fields[1])
-        self.kernel_thread = bool(int(fields[6]) & _PF_KTHREAD)
+        flags = int(fields[6])
+        self.kernel_thread = bool(flags & _PF_KTHREAD)
+        self.ended = self.state in "ZX" or bool(flags & _PF_EXITING)
         self.started = int(fields[19])
 
 

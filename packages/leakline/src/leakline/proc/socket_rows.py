@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-ESTABLISHED, CLOSE, LISTEN, BOUND_INACTIVE = 1, 7, 10, 13
+ESTABLISHED, CLOSE, LISTEN = 1, 7, 10
 _STATES = (
     *("", "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT", "CLOSE", "CLOSE_WAIT"),
-    *("LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV", "BOUND"),
+    *("LAST_ACK", "LISTEN", "CLOSING", "NEW_SYN_RECV"),
 )  # include/net/tcp_states.h; every protocol family uses these numbers
 UNIX_TYPES = {1: "unix-stream", 2: "unix-dgram", 5: "unix-seqpacket"}
 

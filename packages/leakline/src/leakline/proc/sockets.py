@@ -2,8 +2,8 @@
 
 Facts this rests on:
 - A TCP or UDP socket that was never bound nor connected is in no table, and neither is a TCP one whose connection ended
-  by a reset or a refusal: both are closed for the kernel, and only the descriptor is left. Netlink shows TCP sockets
-  that are bound and neither listen nor connect since Linux 6.8. UNIX sockets are listed from the moment they are made.
+  by a reset or a refusal: both are closed for the kernel, and only the descriptor is left. TCP sockets that are bound
+  and neither listen nor connect are shown by netlink since Linux 6.8. UNIX sockets are listed from birth.
 - Accepting leaves no mark in the kernel; but an accepted socket keeps the local address of its listener, and an
   outgoing one gets a port on which nobody listens. Once the listener is closed, the two look the same: "outgoing".
 - /proc/PID/net shows the process's namespace; sockets that it made in another one (setns), or was passed, are absent.
@@ -18,7 +18,7 @@ from leakline.facts import Address, Role, Socket
 from leakline.proc import net_files, sock_diag
 from leakline.proc.process import Process
 from leakline.proc.services import service_names
-from leakline.proc.socket_rows import BOUND_INACTIVE, CLOSE, ESTABLISHED, LISTEN, InetTable, Tables, UnixRow, state_name
+from leakline.proc.socket_rows import CLOSE, ESTABLISHED, LISTEN, InetTable, Tables, UnixRow, state_name
 
 _INET = (("tcp", 4), ("tcp", 6), ("udp", 4), ("udp", 6))
 _RARE = (("raw", 4), ("raw", 6), ("ping", 4), ("ping", 6))
@@ -91,7 +91,7 @@ def _add_inet(sockets: dict[int, Socket], table: InetTable, listeners: dict[int,
             role = "connected" if state == ESTABLISHED else "bound"
         elif state == LISTEN:
             role = "listener"
-        elif state in (CLOSE, BOUND_INACTIVE):
+        elif state == CLOSE:
             role = "bound"
         elif local_port in listeners and _accepts(listeners[local_port], version, local_host):
             role = "accepted"
