@@ -79,3 +79,33 @@ def test_the_child_starts_afresh_many_times(child: Child) -> None:
     assert context.close().clean
     """
     )
+
+
+def test_the_child_lets_go_of_the_parents_port_and_connections(child: Child) -> None:
+    """Incident I: the parent closes while its child lives on; the port is free and the remote sees the end."""
+    child(
+        PREPARE
+        + """
+    ready, told = os.pipe()
+    stay, leave = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(leave)
+        kinds = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if int(n) > 2 and
+                 os.path.islink(f"/proc/self/fd/{n}")]
+        left = [kind for kind in kinds if kind.startswith(("socket", "anon_inode"))]
+        os.write(told, repr(left).encode())
+        gc.collect()
+        os.read(stay, 1)
+        sys.exit(0)
+    os.close(told); os.close(stay)
+    assert os.read(ready, 10000) == b"[]"
+    address = server.endpoint
+    assert context.close().clean
+    with SocketContext("heir") as heir:
+        new_server = heir.socket(zmq.ROUTER, owner="heir")
+        new_server.bind(address)
+    os.close(leave)
+    end_of(pid)
+    """
+    )

@@ -309,8 +309,9 @@ class SocketContext:
 
     def _open_sockets(self) -> list[OwnedSocket]:
         """Newest first."""
-        found = (self._owned[generation]() for generation in sorted(self._owned, reverse=True))
-        return [owned for owned in found if owned is not None]
+        # A copy in one step: other threads close sockets meanwhile.
+        found = sorted(self._owned.items(), reverse=True)
+        return [owned for _, reference in found if (owned := reference()) is not None]
 
     def _release_unclaimed(self, context: zmq.Context[zmq.Socket[bytes]], deadline: float) -> None:
         """Bind the name that a left-over reader waits for, so that both can be closed. There is room again: all others

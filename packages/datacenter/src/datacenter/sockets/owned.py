@@ -217,9 +217,9 @@ class OwnedSocket:
     def _address_error(self, error: zmq.ZMQError, endpoint: str) -> DatacenterError:
         number = error.errno or 0
         if number == errno.EADDRINUSE:
+            where = ":" + endpoint.rpartition(":")[2] if endpoint.startswith("tcp") else endpoint.partition("://")[2]
             return AddressInUseError(
-                f"{endpoint} is taken.",
-                f"Another process listens there: `leakline holders {endpoint.rpartition('/')[2]}`.",
+                f"{endpoint} is taken.", f"Who listens there is told by `leakline holders {where}`."
             )
         if number in (errno.EMFILE, errno.ENFILE):
             return DescriptorLimitError(f"No descriptor is left for {endpoint}.", "Raise the limit (ulimit -n).")
@@ -279,6 +279,7 @@ class OwnedSocket:
         finally:
             # A finaliser may run inside any lock of any thread, so the hub's thread does the closing.
             self._hub.adopt(lambda: _close_parts(*parts))
+            self._context.closed_one(self.generation, self._bound)
 
 
 def _close_parts(
