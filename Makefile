@@ -55,6 +55,10 @@ clean: ## remove what the verbs made
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@$(MAKE) --no-print-directory --silent -C $(NATIVE) clean
 
+.PHONY: hold-verdict
+hold-verdict: $(STAMP) ## how often leakline's verdict is wrong, over 26 000 generated series (2 min)
+	@$(BIN)/python packages/leakline/tests/test_growth_rates.py 1000
+
 .PHONY: hold-lsof
 hold-lsof: $(STAMP) ## 19 500 descriptors classified in at most a third of lsof's time
 	@$(BIN)/python -m bench.lsof

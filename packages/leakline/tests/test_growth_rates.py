@@ -112,6 +112,13 @@ def leak_below_churn(rng: random.Random, seconds: float) -> Levels:
         yield 10 + int(at * rate) + rng.randint(0, width)
 
 
+def leak_in_random_churn(rng: random.Random, seconds: float) -> Levels:
+    """A leak of 3 to 20 per second, in the churn of connections above: often hidden by it in a short observation."""
+    rate = rng.uniform(3, 20)
+    for at, level in zip(ticks(seconds), churn(rng, seconds), strict=True):
+        yield level + int(rate * at)
+
+
 def bursty_leak(rng: random.Random, seconds: float) -> Levels:
     """Each burst leaves some behind, about one burst a second."""
     level, each = 10, rng.randint(1, 30)
@@ -158,6 +165,12 @@ def test_leaks_are_hardly_ever_missed_and_never_called_steady(make: Maker) -> No
     assert found["steady"] == 0, found
 
 
+def test_a_leak_in_random_churn_is_mostly_found_and_hardly_ever_called_steady() -> None:
+    found = verdicts(leak_in_random_churn, 10.0, 150, seed=4)
+    assert found["leak"] >= 125, found
+    assert found["steady"] <= 5, found
+
+
 def test_a_leak_too_slow_for_the_observation_is_unknown_not_steady() -> None:
     found = verdicts(slow_leak, 10.0, 50, seed=3)
     assert found == {"unknown": 50}
@@ -167,7 +180,7 @@ def test_a_leak_too_slow_for_the_observation_is_unknown_not_steady() -> None:
 def print_table(rounds: int) -> None:
     print(f"{'series':20} {'seconds':>7} {'leak':>8} {'unknown':>8} {'steady':>8}   (share of {rounds} series)")
     for seconds in (10.0, 30.0):
-        for make in [*HEALTHY, *LEAKING, slow_leak]:
+        for make in [*HEALTHY, *LEAKING, leak_in_random_churn, slow_leak]:
             found = verdicts(make, seconds, rounds, seed=0)
             shares = "".join(f"{100 * found[verdict] / rounds:8.1f}%" for verdict in ("leak", "unknown", "steady"))
             print(f"{make.__name__:20} {seconds:7.0f} {shares}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -113,7 +112,7 @@ def _wait_until_blocked(pid: int) -> float:
 
 
 @pytest.fixture(scope="module")
-def seen(shared_targets: Any) -> Iterator[Seen]:
+def seen(shared_targets: Any) -> Seen:
     return Seen(shared_targets)
 
 

@@ -29,6 +29,7 @@ MIN_SPAN_S = 3.0
 MIN_RISES = 6
 BUCKETS = 10
 MIN_TAU = 0.7
+FLUCTUATION_TAU = 0.5  # over all that was seen; a rise among falls of its own size with less than this is fluctuation
 DRAWDOWN_FACTOR = 3.0
 SLOWING = 0.4  # the last third's rate beside the first third's: below this, growth is running out
 PAUSE_FACTOR = 4.0  # the pause at the end beside the longest pause between rises: above this, growth has stopped
@@ -144,7 +145,8 @@ def trend_of(points: Sequence[Point], prior_peak: int = 0, *, capped: bool = Fal
         floor = _until_last_rise(floor)
     since = floor[onset_of(floor) :]
     risen = floor[-1][1] - floor[0][1]
-    if risen <= drawdown or floor[-1][1] <= prior_peak or span <= 0:
+    fluctuates = risen < DRAWDOWN_FACTOR * drawdown and kendall_tau(_bucket_minima(points)) < FLUCTUATION_TAU
+    if risen <= drawdown or fluctuates or floor[-1][1] <= prior_peak or span <= 0:
         return _steady(span, drawdown, risen)
     rises = _rises(since)
     rate = slope(since) if rises >= MIN_RISES else 0.0

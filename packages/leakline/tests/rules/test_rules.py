@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from leakline.facts import Address, Descriptor, Limits, Sample, Snapshot, Socket, Thread
+from leakline.facts import Address, Descriptor, Limits, Role, Sample, Snapshot, Socket, Thread
 from leakline.growth import judge
 from leakline.rules import RULES, diagnose
 from leakline.rules.growing import rate_text
@@ -15,7 +15,7 @@ from leakline.rules.standstill import Standstill, StandstillWatch, is_blocked, r
 BLOCKED = Standstill(11, "ZMQbg/IO/0", "io", 6.0, "poll_schedule_timeout.constprop.0", 42, 60)
 
 
-def socket(number: int, state: str | None, role: str = "outgoing") -> Descriptor:
+def socket(number: int, state: str | None, role: Role = "outgoing") -> Descriptor:
     remote = Address("10.0.0.7", 5432) if state else None
     return Descriptor(
         number, "tcp", f"socket:[{number}]", socket=Socket("tcp", role, state, Address("127.0.0.1", 1), remote)

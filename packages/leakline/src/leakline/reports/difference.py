@@ -31,7 +31,7 @@ def render(rounds: Sequence[Difference], left: Sequence[Residue], style: Style) 
     every = in_words(gap) if gap >= 1 else f"{1000 * gap:.0f} ms"
     caution = (
         f"Seen in {looks} looks, one each {every}. What lives for less than that can be missed, and an eventfd, epoll"
-        " or timerfd that takes over the number of another looks the same: only a recorder inside the process sees each."
+        " or timerfd that takes over the number of another looks the same: only a recorder in the process sees each."
     )
     lines += [style.paint(line, "dim") for line in textwrap.wrap(caution, style.width)]
     return "\n".join(lines)

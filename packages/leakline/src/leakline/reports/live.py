@@ -14,6 +14,7 @@ from leakline.reports.style import Style, grouped
 from leakline.reports.terminal import verdict_lines
 from leakline.rules.growing import rate_text
 from leakline.rules.standstill import Standstill
+from leakline.rules.zeromq import MIN_BLOCKED_S
 
 CELLS = 40
 _FINDINGS_SHOWN = 6
@@ -37,22 +38,20 @@ def screen(
     series = series_of_kinds(samples)
     wide = max([len(kind) for kind in report.counts] + [5])
     cells = max(8, min(CELLS, style.width - wide - 36))
-    lines.append(
-        style.paint(f"  {'kind':{wide}}  {'count':>7}  {f'last {report.seconds:.0f} s':{cells}}  growth", "dim")
-    )
-    total = [float(sample.total) for sample in samples]
-    lines.append(f"  {'total':{wide}}  {grouped(report.total):>7}  {style.sparkline(total, cells)}")
-    for kind, count in report.counts.items():
-        chart = style.sparkline(_evenly([(at, value) for at, value in series.get(kind, [])], cells), cells)
+    head = f"  {'kind':{wide}}  {'count':>7}  {f'last {report.seconds:.0f} s':{cells}}  growth"
+    lines.append(style.paint(style.cut(head), "dim"))
+    charts = {"total": [(sample.at, sample.total) for sample in samples], **series}
+    for kind, count in {"total": report.total, **report.counts}.items():
+        chart = style.sparkline(_evenly(charts.get(kind, []), cells), cells)
         rate = report.growth.get(kind)
         growth = "" if rate is None else f"+{rate_text(rate)}"
-        row = f"  {kind:{wide}}  {grouped(count):>7}  {chart:{cells}}  {growth}".rstrip()
+        row = style.cut(f"  {kind:{wide}}  {grouped(count):>7}  {chart:{cells}}  {growth}".rstrip())
         lines.append(style.paint(row, "red") if rate is not None and report.verdict == "leak" else row)
     lines += ["", *_threads(threads, style)] if threads else []
     lines += [""] if report.findings else []
     for finding in report.findings[:_FINDINGS_SHOWN]:
         lines += finding_lines(finding, style)
-    lines += ["", style.paint(f"{report.pid}  {report.command}  (Ctrl-C ends)", "dim")]
+    lines += ["", style.paint(style.cut(f"(Ctrl-C ends)  {report.pid}  {report.command}"), "dim")]
     return "\n".join(style.plain(line) for line in lines)
 
 
@@ -65,13 +64,11 @@ def finding_lines(finding: Finding, style: Style) -> list[str]:
 def _threads(threads: Sequence[Standstill], style: Style) -> list[str]:
     lines = []
     for thread in threads:
-        if thread.seconds >= 1.0:
-            text = f"blocked for {thread.seconds:.0f} s in {(thread.wait_channel or '?').partition('.')[0]}"
-            lines.append(f"  {thread.name:15}  " + style.paint(text, "red"))
-        else:
-            lines.append(
-                f"  {thread.name:15}  runs" + (", sleeps in epoll" if "poll" in (thread.wait_channel or "") else "")
-            )
+        blocked = thread.seconds >= MIN_BLOCKED_S
+        where = (thread.wait_channel or "?").partition(".")[0]
+        text = f"blocked for {thread.seconds:.0f} s in {where}" if blocked else "healthy"
+        row = style.cut(f"  {thread.name:15}  {text}")
+        lines.append(style.paint(row, "red") if blocked else row)
     return lines
 
 

@@ -35,6 +35,10 @@ class Style(msgspec.Struct, frozen=True):
             text = text.replace(fancy, simple)
         return text.encode("ascii", "backslashreplace").decode()
 
+    def cut(self, text: str) -> str:
+        """The text in one line of the terminal's width; for text without colours."""
+        return text if len(text) <= self.width else text[: self.width - 1] + "…"
+
     def sparkline(self, values: Sequence[float], cells: int) -> str:
         """A chart one line high; each cell is the highest of its stretch, between the least and the greatest of all."""
         if not values:

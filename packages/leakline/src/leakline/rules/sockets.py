@@ -29,7 +29,7 @@ def close_wait(observed: Observed) -> list[Finding]:
             cause="The peer has closed; the kernel waits for this process to close its end. It has stopped reading"
             " these sockets, or lost the objects without closing them; a forked child may also hold a copy of each.",
             remedy="Close a connection when a read returns 0 bytes or raises an error, on every path; use a"
-            f" time-out on idle peers. Next: leakline ls {observed.pid}",
+            f" time-out on idle peers. Next: leakline ls {observed.pid} --kind tcp",
         )
     ]
 
