@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import typer
@@ -16,4 +15,7 @@ def doctor(context: typer.Context) -> None:
       datacenter doctor 4711
       datacenter doctor 4711 --for 30s --json
     """
-    os.execv(sys.executable, [sys.executable, "-m", "leakline", *context.args])
+    from leakline.commands import main
+
+    sys.argv = ["leakline", *context.args]
+    main()
