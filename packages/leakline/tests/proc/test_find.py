@@ -71,6 +71,20 @@ def test_several_are_listed_and_none_is_chosen(tmp_path: Path) -> None:
         assert caught.value.exit_code == 2
 
 
+def test_a_candidates_command_line_cannot_control_the_terminal(tmp_path: Path) -> None:
+    script = tmp_path / "leakline_nasty.py"
+    script.write_text(WAIT)
+    nasty = "\x1b[2J\n\n"
+    with (
+        running(sys.executable, str(script), nasty),
+        running(sys.executable, str(script), nasty),
+        pytest.raises(AmbiguousNameError) as caught,
+    ):
+        proc.find("leakline_nasty")
+    assert "\x1b" not in caught.value.message
+    assert len(caught.value.message.splitlines()) == 3
+
+
 def test_never_itself(tmp_path: Path) -> None:
     script = tmp_path / "leakline_looks_for_itself.py"
     script.write_text(

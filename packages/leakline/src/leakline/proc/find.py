@@ -10,7 +10,7 @@ from leakline.errors import AmbiguousNameError, NoSuchProcessError
 from leakline.proc.process import Stat, read_stat
 
 _INTERPRETERS = ("python", "pypy", "node", "ruby", "perl", "bash", "dash", "sh", "php", "lua", "java")
-_SHOWN = 10
+_SHOWN, _CUT = 10, 100  # candidates, and characters of each command line
 
 
 def find(target: str) -> int:
@@ -91,7 +91,7 @@ def _script(words: list[str]) -> set[str]:
 
 
 def _ambiguous(target: str, found: list[tuple[int, str]]) -> AmbiguousNameError:
-    lines = [f"  {pid:>7}  {command[:100]}" for pid, command in found[:_SHOWN]]
+    lines = [f"  {pid:>7}  {_printable(command)[:_CUT]}" for pid, command in found[:_SHOWN]]
     if len(found) > _SHOWN:
         lines.append(f"  … and {len(found) - _SHOWN} more")
     return AmbiguousNameError(
@@ -99,6 +99,12 @@ def _ambiguous(target: str, found: list[tuple[int, str]]) -> AmbiguousNameError:
         f"give the number of one, for example: leakline {found[0][0]}",
         tuple(found),
     )
+
+
+def _printable(command: str) -> str:
+    # A command line may hold a whole script, newlines and terminal controls included.
+    line = " ".join(command.split())
+    return line if line.isprintable() else ascii(line)[1:-1]
 
 
 def _suggestion(target: str, names: set[str]) -> str:
