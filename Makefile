@@ -62,3 +62,7 @@ hold-verdict: $(STAMP) ## how often leakline's verdict is wrong, over 26 000 gen
 .PHONY: hold-lsof
 hold-lsof: $(STAMP) ## 19 500 descriptors classified in at most a third of lsof's time
 	@$(BIN)/python -m bench.lsof
+
+.PHONY: hold-socket-exit
+hold-socket-exit: $(STAMP) ## 210 exits of a process with sockets, in seven ways, at a random moment of an outage
+	@$(BIN)/python packages/datacenter/tests/sockets/hold_exit.py

@@ -115,6 +115,21 @@ def test_a_dead_peer_for_seconds_and_a_socket_for_each_query(debug: bool) -> Non
         assert context.close().clean
 
 
+def test_the_check_for_blocked_threads_sees_one(eventually: Eventually) -> None:
+    """The control: a monitor that nobody drains, as in incident A, is caught. Terminating ends the block."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    naive, reader = context.socket(zmq.DEALER), context.socket(zmq.PAIR)
+    naive.setsockopt(zmq.LINGER, 0)
+    naive.setsockopt(zmq.RECONNECT_IVL, 1)
+    reader.connect("inproc://undrained")
+    naive.monitor("inproc://undrained", zmq.EVENT_ALL & ~zmq.EVENT_MONITOR_STOPPED)
+    naive.connect(dead_port())
+    eventually(io_threads_that_wait_in_send, "the I/O thread is blocked by the full monitor")
+    naive.close()
+    reader.close()
+    context.term()
+
+
 def test_a_flapping_peer(context: SocketContext) -> None:
     """Three events an attempt pass every mask: only draining helps (without it, blocked after 1.2 s)."""
     echo = Echo(context)
