@@ -27,6 +27,7 @@ from datacenter.errors import (
     RemoteError,
     TooLargeError,
     WrongLoopError,
+    WrongTypeError,
 )
 from datacenter.sockets import SocketContext
 
@@ -406,3 +407,32 @@ async def test_listening_beyond_loopback_needs_a_flag(broker: Broker, echo: Serv
 
     with pytest.raises(InsecureAddressError):
         Server(echo, broker=broker.endpoint, listen="tcp://0.0.0.0:0").start()
+
+
+async def test_resolve_tells_who_serves_a_name(broker: Broker, server: Server, client: AsyncClient) -> None:
+    found = await client.resolve("echo")
+    assert (found.name, found.type, found.state) == ("echo", "rpc", "live")
+    assert found.instances[0].endpoint == server.endpoint
+    with pytest.raises(NoSuchServiceError):
+        await client.resolve("nobody")
+    with pytest.raises(WrongTypeError, match="registered as rpc"):
+        await client.resolve("echo", type_="topic")
+    with pytest.raises(NotServableError):
+        await client.resolve("no spaces")
+
+
+async def test_what_is_forgotten_is_closed_from_another_thread(broker: Broker, server: Server) -> None:
+    """As the exit hook does it: the loop runs, and somebody else closes."""
+    client = AsyncClient(broker.endpoint)
+    await client.call("echo.add", 1)
+    await asyncio.to_thread(client.close_now)
+    with pytest.raises(ClosedError):
+        client.call("echo.add", 1)
+
+
+def test_a_client_whose_loop_has_ended_can_still_be_closed() -> None:
+    async def forget() -> AsyncClient:
+        async with Broker("tcp://127.0.0.1:0") as broker:
+            return AsyncClient(broker.endpoint)
+
+    asyncio.run(forget()).close_now()

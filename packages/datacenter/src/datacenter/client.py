@@ -43,7 +43,7 @@ from datacenter.errors import (
 )
 from datacenter.routes.direct import Peer, Peers, least_busy
 from datacenter.session import SessionOptions
-from datacenter.wire import Resolution
+from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
@@ -176,6 +176,16 @@ class AsyncClient:
         self._dispatch(self._routes.get(service) or self._new_route(service), pending)
         return future
 
+    async def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
+        """What `name` stands for now: its state and its instances. Calls do this by themselves.
+
+        Raises NoSuchServiceError if it was never registered, WrongTypeError if it is of another type,
+        BrokerUnreachableError, NotServableError for what cannot be a name.
+        """
+        self._check_usable()
+        wire.check_name("service", name)
+        return self._known(await asyncio.wrap_future(self._session.resolve(name, type_)))
+
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` in this client's loop at each change of state; returns what removes it."""
         self._listeners.append(listener)
@@ -196,9 +206,9 @@ class AsyncClient:
         await self._loop.run_in_executor(None, self._give_back)
 
     def close_now(self) -> None:
-        """Closes without a running loop (exit hook, a loop that has ended). Bounded; must not run beside the loop."""
+        """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
         if not self._closed:
-            self._shut()
+            runtime.run_in_loop(self._loop, self._shut)
             self._give_back()
 
     def statistics(self) -> dict[str, Any]:
@@ -400,6 +410,11 @@ class AsyncClient:
         for pending in route.waiting:
             self._fail(pending, error)
 
+    def _known(self, resolution: Resolution) -> Resolution:
+        if resolution.state == "unknown":
+            raise self._no_such_service(resolution.name)
+        return resolution
+
     def _no_such_service(self, name: str) -> NoSuchServiceError:
         return NoSuchServiceError(
             f"no service named {name!r} was ever registered at {self._session.address}",
@@ -578,6 +593,14 @@ class Client:
         if first:  # one wake-up serves all calls that threads have queued meanwhile
             self._runtime.reactor.call(self._start_queued)
         return future
+
+    def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
+        """As of AsyncClient."""
+        self._runtime.check_process()
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        wire.check_name("service", name)
+        return self._async._known(self._async._session.resolve(name, type_).result())
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""

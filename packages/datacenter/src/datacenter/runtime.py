@@ -13,12 +13,14 @@ Lock order: `_lock` (module) is never held while a thread is joined or a socket 
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from datacenter.errors import ForkedError
@@ -118,6 +120,31 @@ def release(runtime: Runtime) -> None:
         if _current is runtime:
             _current = None
     runtime.close()
+
+
+def run_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+    """Runs `function` where the sockets of `loop` may be used: in its thread while it runs, here when it does not.
+
+    Waits for it at most CLOSE_DEADLINE_S; what a loop that does not answer owns is left alone.
+    """
+    if not loop.is_running():
+        function()
+        return
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            done.set()
+
+    try:
+        loop.call_soon_threadsafe(run)
+    except RuntimeError:  # it has ended meanwhile
+        function()
+        return
+    if not done.wait(CLOSE_DEADLINE_S):
+        log.warning("an event loop did not answer within %.1f s; its sockets are left open", CLOSE_DEADLINE_S)
 
 
 def remember(thing: Closable) -> None:

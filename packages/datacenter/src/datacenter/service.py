@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import random
@@ -205,7 +206,9 @@ class Server:
         drain_s = self.options.drain_s if drain_s is None else drain_s
         await self._leave()
         if self._in_flight:
-            await asyncio.wait({waiting := asyncio.ensure_future(self._idle.wait())}, timeout=drain_s)
+            waiting = asyncio.ensure_future(self._idle.wait())
+            with contextlib.suppress(asyncio.CancelledError):  # whoever is in a hurry cancels: the rest still happens
+                await asyncio.wait({waiting}, timeout=drain_s)
             waiting.cancel()
             if self._in_flight:
                 log.warning("%d calls were still running when %r closed", self._in_flight, self)
@@ -217,9 +220,9 @@ class Server:
         await self._loop.run_in_executor(None, self._give_back)
 
     def close_now(self) -> None:
-        """Closes without a running loop (exit hook). Bounded."""
+        """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
         if self._started and not self._closed:
-            self._shut()
+            runtime.run_in_loop(self._loop, self._shut)
             self._give_back()
 
     def statistics(self) -> dict[str, Any]:

@@ -144,6 +144,10 @@ class Session:
 
         return self._in_reactor(ask)
 
+    def resolve(self, name: str, type_: ServiceType) -> concurrent.futures.Future[Resolution]:
+        """What the broker knows of a name now. The future raises WrongTypeError, BrokerUnreachableError."""
+        return self._in_reactor(lambda: self._ask(lambda request: wire.Resolve(request, name, type_, watch=False)))
+
     def list_services(self) -> concurrent.futures.Future[tuple[Resolution, ...]]:
         """All names that the broker knows."""
         return self._in_reactor(lambda: self._ask(wire.ListServices))
@@ -279,6 +283,7 @@ class Session:
             return
         hello = wire.Hello(wire.PROTOCOL, __version__, os.getpid(), socket.gethostname(), _process_name())
         connection.hello_sent = self._send(hello)
+        connection.last_received = time.monotonic()  # the broker's silence begins when it was spoken to
 
     def _send(self, message: wire.ToBroker) -> bool:
         connection = self._connection

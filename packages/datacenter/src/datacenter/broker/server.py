@@ -123,9 +123,9 @@ class Broker:
         await self._loop.run_in_executor(None, runtime.release, self._runtime)
 
     def close_now(self) -> None:
-        """Closes without a running loop (exit hook). Bounded."""
+        """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
         if not self._closed:
-            self._shut()
+            runtime.run_in_loop(self._loop, self._shut)
             runtime.release(self._runtime)
 
     def statistics(self) -> dict[str, Any]:

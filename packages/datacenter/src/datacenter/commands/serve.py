@@ -43,11 +43,14 @@ def serve(
 
     async def main(stop: asyncio.Event) -> None:
         server.start()
+        patience_s: float | None = None
         try:
             await _until_registered(server, stop)
             await stop.wait()
+        except asyncio.CancelledError:
+            patience_s = 0.0  # asked to end a second time
         finally:
-            await server.close()
+            await server.close(drain_s=patience_s)
 
     run(main)
 

@@ -110,7 +110,8 @@ class LoopSocket:
         if self.closed:
             return
         self.closed = True
-        self.loop.remove_reader(self._fd)
+        if not self.loop.is_closed():
+            self.loop.remove_reader(self._fd)
         self.owned.close()
 
     def _come_again(self) -> None:
