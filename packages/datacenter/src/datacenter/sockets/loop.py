@@ -101,8 +101,9 @@ class LoopSocket:
             if error.errno == zmq.EHOSTUNREACH:
                 return None
             raise
-        if not self._scheduled:
-            self._come_again()
+        finally:
+            if not self._scheduled:  # a refused send has processed commands as well
+                self._come_again()
         return True
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -21,6 +22,19 @@ _HELPER = str(Path(__file__).with_name("until_parent_ends.py"))
 
 class NotReadyError(AssertionError):
     """A process did not say in time what was waited for; the message holds what it said instead."""
+
+
+class _Pidfd:
+    """Readable once the process has ended."""
+
+    def __init__(self, pid: int) -> None:
+        self._number = os.pidfd_open(pid)
+
+    def fileno(self) -> int:
+        return self._number
+
+    def close(self) -> None:
+        os.close(self._number)
 
 
 class Process:
@@ -106,10 +120,14 @@ class Process:
 
     def wait(self, deadline_s: float = END_S) -> int:
         """Its exit status, negative for a signal. Raises NotReadyError if it does not end by itself."""
-        try:
-            return self._popen.wait(deadline_s)
-        except subprocess.TimeoutExpired:
-            raise NotReadyError(self._story(f"did not end within {deadline_s:g} s")) from None
+        # Popen.wait(timeout) sleeps up to 50 ms between looks; a pidfd tells at once.
+        if self._popen.returncode is None:
+            with contextlib.closing(_Pidfd(self.pid)) as end:
+                select.select([end], [], [], deadline_s)
+        status = self._popen.poll()
+        if status is None:
+            raise NotReadyError(self._story(f"did not end within {deadline_s:g} s"))
+        return status
 
     def end(self, deadline_s: float = END_S) -> int:
         """SIGTERM, and waits; SIGKILL after `deadline_s`. Returns the status. Idempotent."""
