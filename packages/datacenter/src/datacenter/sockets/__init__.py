@@ -81,11 +81,12 @@ What threads may do
     own lock. At exit, sockets of threads that still run are not touched: terminating wakes those threads first.
 """
 
-from datacenter.sockets.context import CloseReport, ContextStatistics, SocketContext
+from datacenter.sockets.context import SocketContext
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.hub import HubStatistics, MonitorHub
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket, SocketStatistics
+from datacenter.sockets.reports import CloseReport, ContextStatistics
 
 __all__ = [
     "CloseReport",

@@ -13,7 +13,6 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
 
@@ -24,42 +23,17 @@ from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets import hub as hubs
 from datacenter.sockets.events import DEBUG_MASK, USUAL_MASK, MonitorEvent
-from datacenter.sockets.hub import HubStatistics, MonitorHub, MonitorReader
+from datacenter.sockets.hub import MonitorHub
 from datacenter.sockets.ledger import Ledger
+from datacenter.sockets.monitor_reader import MonitorReader
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket
+from datacenter.sockets.reports import CloseReport, ContextStatistics
 
 _generations = itertools.count(1)
 _monitor_names = itertools.count(1)
 _DEFAULTS: Final = SocketOptions()
 _LEAST_WAIT_S: Final = 0.05  # for each thread that ends, when the deadline has passed already
-
-
-@dataclass(frozen=True)
-class CloseReport:
-    """How a close ended. `still_open` names what could not be closed by the deadline."""
-
-    still_open: tuple[str, ...]
-    seconds: float
-
-    @property
-    def clean(self) -> bool:
-        """True if nothing is left."""
-        return not self.still_open
-
-
-@dataclass(frozen=True)
-class ContextStatistics:
-    """A context at one moment. `sockets` are open, `made` were made since its birth, `spare` descriptors are free in
-    the process.
-    """
-
-    name: str
-    sockets: int
-    made: int
-    max_sockets: int
-    spare: int
-    hub: HubStatistics
 
 
 class SocketContext:

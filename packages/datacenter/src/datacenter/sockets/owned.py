@@ -26,8 +26,9 @@ from datacenter.errors import (
     InsecureAddressError,
 )
 from datacenter.sockets import addresses, descriptor_limit, fork
-from datacenter.sockets.hub import MonitorHub, MonitorReader
+from datacenter.sockets.hub import MonitorHub
 from datacenter.sockets.ledger import Ledger
+from datacenter.sockets.monitor_reader import MonitorReader
 
 if TYPE_CHECKING:
     from datacenter.sockets.context import SocketContext
