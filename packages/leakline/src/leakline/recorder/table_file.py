@@ -56,8 +56,8 @@ class Table(msgspec.Struct, frozen=True):
     """What a table file says at one moment.
 
     `settled`: no descriptor was being opened or closed meanwhile, so it is one moment for all entries; else each entry
-    is right by itself, with "" for an owner that changed. `torn`: records that were being written all the time (the writer was killed in the middle of
-    one): they are left out.
+    is right by itself, with "" for an owner that changed. `torn`: records that were being written all the time (the
+    writer was killed in the middle of one): they are left out.
     """
 
     pid: int  # in the writer's own pid namespace

@@ -1,0 +1,113 @@
+"""Forks while libzmq opens and closes descriptors: each child knows exactly what it inherited, and closes it.
+
+Arguments: number of forks. Prints "ok", and how many descriptors the children closed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import traceback
+import warnings
+from contextlib import suppress
+
+import zmq
+
+from datacenter.sockets.ledger import Ledger, open_descriptors
+from datacenter.sockets.ledger_compare import fits
+from leakline.recorder import read_table
+
+warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
+
+
+def child(ledger: Ledger, baseline: dict[int, str], report: int) -> None:
+    """What a child does: check, close, begin afresh."""
+    inherited = ledger.inherited()
+    here = open_descriptors()
+    for number, entry in inherited.items():
+        assert number in here, f"{entry} was not inherited"
+        assert fits(entry, here[number]), f"{entry} is {here[number]}"
+    left = {number: link for number, link in here.items() if number not in inherited and baseline.get(number) != link}
+    assert not left, f"not in the ledger: {left}"
+    assert ledger.close_inherited() == len(inherited)
+    assert open_descriptors() == baseline
+    assert not ledger.inherited()
+    own = Ledger.open()
+    assert own is not ledger
+    assert own.exact, own.reason
+    assert own.path != ledger.path
+    with own.owner("child"):
+        context = zmq.Context()
+        pair = context.socket(zmq.PUB)
+    assert not own.unexplained(baseline), own.unexplained(baseline)
+    pair.close()
+    context.term()
+    own.close()
+    os.write(report, len(inherited).to_bytes(8, "little"))
+
+
+def load(context: zmq.Context[zmq.Socket[bytes]], port: int, stop: threading.Event) -> None:
+    """Sockets that come and go, and a connect that is retried each millisecond."""
+    dead = context.socket(zmq.DEALER)
+    dead.reconnect_ivl = 1
+    dead.linger = 0
+    dead.connect("tcp://127.0.0.1:9")
+    while not stop.is_set():
+        try:
+            client = context.socket(zmq.DEALER)
+        except zmq.ZMQError:  # the reaper is behind: all max_sockets are in use
+            stop.wait(0.01)
+            continue
+        client.linger = 0
+        client.connect(f"tcp://127.0.0.1:{port}")
+        client.send(b"question")
+        client.close()
+    dead.close()
+
+
+def main() -> None:
+    reading, report = os.pipe()
+    baseline = open_descriptors()
+    ledger = Ledger.open()
+    context = zmq.Context()
+    context.max_sockets = 200
+    server = context.socket(zmq.ROUTER)
+    port = server.bind_to_random_port("tcp://127.0.0.1")
+    stop = threading.Event()
+    threads = [threading.Thread(target=load, args=(context, port, stop), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    closed = 0
+    for _ in range(int(sys.argv[1])):
+        with suppress(zmq.Again):
+            while True:
+                server.recv_multipart(zmq.DONTWAIT)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                child(ledger, baseline, report)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0, "a child failed"
+        closed += int.from_bytes(os.read(reading, 8), "little")
+        assert not ledger.inherited()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    server.close(0)
+    end = time.monotonic() + 20
+    while wrong := ledger.unexplained(baseline):
+        assert time.monotonic() < end, wrong
+    assert ledger.path
+    assert ledger.path.exists(), "a child removed the parent's file"
+    assert read_table(ledger.path).entries == tuple(ledger.entries()), "a child wrote to the parent's table"
+    context.term()
+    ledger.close()
+    print("ok", closed)
+
+
+main()
