@@ -138,7 +138,7 @@ def main() -> None:
     rest("terminated")
     foreigners.stop()
     statistics = ledger.statistics()
-    assert statistics.opened == statistics.closed > 250
+    assert statistics.opened == statistics.closed > 60
     assert statistics.unpublished == statistics.out_of_range == 0
     path = ledger.path
     assert path
