@@ -66,3 +66,7 @@ hold-lsof: $(STAMP) ## 19 500 descriptors classified in at most a third of lsof'
 .PHONY: hold-socket-exit
 hold-socket-exit: $(STAMP) ## 210 exits of a process with sockets, in seven ways, at a random moment of an outage
 	@$(BIN)/python packages/datacenter/tests/sockets/hold_exit.py
+
+.PHONY: hold-ledger
+hold-ledger: $(STAMP) native ## 2000 forks under load: every child closes exactly what it inherited
+	@$(BIN)/python packages/datacenter/tests/sockets/ledger_programs/fork_under_load.py 2000
