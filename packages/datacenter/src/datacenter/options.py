@@ -105,6 +105,11 @@ RECONNECT_MAX_MS: Final = option(
     "session", "reconnect_max_ms", 1000, "ms", "A",
     "The longest pause between attempts: so much later than the peer's return the connection is back at the latest.",
 )  # fmt: skip
+INSECURE: Final = option(
+    "session", "insecure", False, "", "",
+    "Allows addresses beyond loopback although nothing protects what is said there. Off, so that nobody does it "
+    "unasked.",
+)  # fmt: skip
 MAX_CONTROL_BYTES: Final = option(
     "broker", "max_control_bytes", 1024 * 1024, "bytes", "",
     "Larger control messages end the connection that sent them: none of ours comes near.",

@@ -21,17 +21,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from datacenter.errors import ForkedError
+from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
 from datacenter.session import Session, SessionOptions
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.ledger import Ledger
 
 log = logging.getLogger("datacenter")
-
-CLOSE_DEADLINE_S: Final = 1.0
 
 _lock = threading.Lock()
 _current: Runtime | None = None

@@ -174,7 +174,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._runtime = runtime.acquire()
         try:
-            self._session = self._runtime.session(self._broker, SessionOptions())
+            self._session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
             try:
                 self._stream = self._bind()
             except BaseException:
@@ -276,7 +276,7 @@ class Server:
         if self._session.state != "connected":
             return
         leaving = [asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()]
-        done, _ = await asyncio.wait(leaving, timeout=runtime.CLOSE_DEADLINE_S / 2)
+        done, _ = await asyncio.wait(leaving, timeout=options.CLOSE_DEADLINE_S / 2)
         for future in done:
             if not future.cancelled() and isinstance(future.exception(), DatacenterError):
                 log.info("the broker was not told that %r ends: %s", self, future.exception())

@@ -53,6 +53,7 @@ class SessionOptions:
     request_s: float = options.CONNECT_DEADLINE_S
     reconnect_min_ms: int = options.RECONNECT_MIN_MS
     reconnect_max_ms: int = options.RECONNECT_MAX_MS
+    insecure: bool = options.INSECURE
 
 
 @dataclass
@@ -227,7 +228,7 @@ class Session:
             reconnect_max_ms=self.options.reconnect_max_ms,
         )
         try:
-            owned.connect(self.address)
+            owned.connect(self.address, insecure=self.options.insecure)
         except BaseException:
             owned.close()
             raise

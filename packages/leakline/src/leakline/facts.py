@@ -1,4 +1,5 @@
-"""What leakline knows about a process: plain immutable data that `proc` reads, and that `growth`, `rules` and `reports` take.
+"""What leakline knows about a process: plain immutable data that `proc` reads, and that `growth`, `rules` and
+`reports` take.
 
 Nothing here does I/O. A field that could not be read is None (and `Snapshot.unreadable` says why): never a guess.
 """
@@ -15,7 +16,9 @@ Role = Literal["listener", "accepted", "outgoing", "never-bound", "bound", "conn
 
 # gc=False: a snapshot makes tens of thousands of these three; they hold no cycles, so a collection would find nothing.
 class Address(msgspec.Struct, frozen=True, gc=False):
-    """One end of a socket. `host` is a numeric IP address or a UNIX path (`@name` for an abstract one); `port` is 0 for UNIX."""
+    """One end of a socket. `host` is a numeric IP address or a UNIX path (`@name` for an abstract one); `port` is 0
+    for UNIX.
+    """
 
     host: str
     port: int = 0
@@ -39,7 +42,7 @@ class Descriptor(msgspec.Struct, frozen=True, gc=False):
     """One open descriptor of a process."""
 
     number: int
-    kind: str  # tcp, udp, unix, socket, eventfd, epoll, pipe, file, directory, inotify, timerfd, signalfd, pidfd, memfd, pty, …
+    kind: str  # tcp, udp, unix, socket, eventfd, epoll, pipe, file, directory, inotify, timerfd, pidfd, memfd, pty, …
     target: str  # what /proc/PID/fd/N links to
     inode: int | None = None
     flags: int | None = None  # open flags of fdinfo, when asked for
@@ -48,7 +51,9 @@ class Descriptor(msgspec.Struct, frozen=True, gc=False):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """One thread at one moment. `wait_channel` is None when the kernel does not expose it; `context_switches` are voluntary ones."""
+    """One thread at one moment. `wait_channel` is None when the kernel does not expose it; `context_switches` are
+    voluntary ones.
+    """
 
     tid: int
     name: str

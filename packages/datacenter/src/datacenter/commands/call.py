@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from datacenter.commands.common import BROKER_OPTION
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
 from datacenter.errors import BadArgumentsError
 
 
@@ -21,6 +21,7 @@ def call(
         10.0, "--deadline-s", "-d", min=0.01, help="When the call ends at the latest (seconds)."
     ),
     broker: str = BROKER_OPTION,
+    insecure: bool = INSECURE_OPTION,
 ) -> None:
     """Call a method and print its result as JSON (bytes: as base64).
 
@@ -30,10 +31,10 @@ def call(
       datacenter call stock.reserve '{"sku": "A1", "count": 2}' --deadline-s 2
       datacenter call math.add 1 b=2
     """
-    from datacenter.client import Client
+    from datacenter.client import Client, ClientOptions
 
     values, keywords = parse(arguments or [])
-    with Client(broker) as client:
+    with Client(broker, options=ClientOptions(insecure=insecure)) as client:
         result = client.call(target, *values, deadline_s=deadline_s, **keywords)
     print(json.dumps(result, default=_plain, ensure_ascii=False))
 

@@ -23,6 +23,9 @@ BROKER_OPTION = typer.Option(
     metavar="tcp://HOST:PORT",
     help="The broker's address.",
 )
+INSECURE_OPTION = typer.Option(
+    False, "--insecure", help="Go beyond loopback although nothing protects what is said there."
+)
 VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
 
 

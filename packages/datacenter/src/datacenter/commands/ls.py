@@ -7,7 +7,7 @@ import json
 import msgspec
 import typer
 
-from datacenter.commands.common import BROKER_OPTION
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
 from datacenter.wire import Resolution
 
 CONNECT_S = 3.0
@@ -15,6 +15,7 @@ CONNECT_S = 3.0
 
 def ls(
     broker: str = BROKER_OPTION,
+    insecure: bool = INSECURE_OPTION,
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
 ) -> None:
     """List the services that the broker knows, and their instances.
@@ -25,9 +26,10 @@ def ls(
       datacenter ls --json | jq '.services[].name'
     """
     from datacenter import runtime
+    from datacenter.session import SessionOptions
 
     process = runtime.acquire()
-    session = process.session(broker)
+    session = process.session(broker, SessionOptions(insecure=insecure))
     try:
         welcome = session.wait_connected(CONNECT_S)
         services = session.list_services().result(CONNECT_S)

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from datacenter.commands.common import BROKER_OPTION, VERBOSE_OPTION, run, set_up_logging
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
 from datacenter.errors import BrokerUnreachableError, NotServableError
 from datacenter.service import Server, Service, ServiceOptions
 
@@ -22,7 +22,7 @@ def serve(
     listen: str = typer.Option(
         "tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."
     ),
-    insecure: bool = typer.Option(False, help="Listen beyond loopback although nothing protects the traffic."),
+    insecure: bool = INSECURE_OPTION,
     threads: int = typer.Option(16, min=1, help="Threads for methods that are not async."),
     drain_s: float = typer.Option(5.0, min=0, help="How long running calls may take to finish at the end (seconds)."),
     verbose: int = VERBOSE_OPTION,

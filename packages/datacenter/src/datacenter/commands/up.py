@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from datacenter.commands.common import VERBOSE_OPTION, run, set_up_logging
+from datacenter.commands.common import INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
 
 
 def up(
@@ -21,7 +21,7 @@ def up(
         16 * 1024 * 1024, min=1024, help="Largest call or result that clients may send."
     ),
     max_sessions: int = typer.Option(10_000, min=1, help="Processes that may be connected at once."),
-    insecure: bool = typer.Option(False, help="Listen beyond loopback although nothing protects the traffic."),
+    insecure: bool = INSECURE_OPTION,
     verbose: int = VERBOSE_OPTION,
 ) -> None:
     """Start the broker: services register here, clients find them here.

@@ -62,6 +62,7 @@ class Peer:
         backoff: Backoff,
         reconnect_min_ms: int,
         reconnect_max_ms: int,
+        insecure: bool,
         on_change: Callable[[Peer, str], None],
         on_reply: Callable[[Peer, wire.FromService, Pending], None],
         on_room: Callable[[], None],
@@ -84,7 +85,7 @@ class Peer:
             reconnect_max_ms=reconnect_max_ms,
         )
         try:
-            owned.connect(endpoint)
+            owned.connect(endpoint, insecure=insecure)
         except BaseException:
             owned.close()
             raise

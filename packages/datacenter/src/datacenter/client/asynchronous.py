@@ -1,5 +1,4 @@
-"""Clients: `AsyncClient` in the caller's event loop, `Client` for threads. Both find services by name and call their
-methods.
+"""`AsyncClient`: finds services by name and calls their methods, in the caller's event loop.
 
     async with AsyncClient() as client:
         greeting = await client.call("greeter.hello", "Ann", returns=str)
@@ -7,28 +6,25 @@ methods.
 What happens to a call:
 1. It is encoded at once (later changes to the arguments do not matter) and waits at its service's route.
 2. A ready instance with room takes it: the one with the fewest calls in flight. A known service that is away is
-   waited for;   a name that was never registered fails at once.
+   waited for; a name that was never registered fails at once.
 3. It ends once: with the result, with the service's typed error, with LostError (connection ended after it was
-   sent), or with   DeadlineError. It is sent twice only if the method is declared idempotent.
+   sent), or with DeadlineError. It is sent twice only if the method is declared idempotent.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import logging
-import threading
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
-from datacenter import options, runtime, wire
+from datacenter import runtime, wire
 from datacenter.backoff import Backoff
 from datacenter.calls import Pending
+from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
 from datacenter.errors import (
     BadArgumentsError,
     BrokerUnreachableError,
@@ -47,49 +43,7 @@ from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
-
-DEFAULT_BROKER = "tcp://127.0.0.1:7700"
-
-MAX_CACHED_TARGETS = 10_000
-
-State = Literal["connected", "lost", "resolving", "restored"]
-
-
-@dataclass(frozen=True)
-class StateEvent:
-    """What `on_state` reports. `service` is "" for the session with the broker, else the service concerned.
-
-    connected: for the first time. lost: no connection left. resolving: looking for an instance. restored: connected
-    again.
-    """
-
-    state: State
-    service: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ClientOptions:
-    """Named limits of a client. Seconds, milliseconds, counts."""
-
-    deadline_s: float = options.DEADLINE_S
-    max_in_flight: int = options.MAX_IN_FLIGHT
-    reconnect_min_ms: int = options.RECONNECT_MIN_MS
-    reconnect_max_ms: int = options.RECONNECT_MAX_MS
-
-
-class _Route:
-    """One service as one client knows it: its resolution, its peers, and the calls that wait for one of them."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.resolution: Resolution | None = None
-        self.idempotent: frozenset[str] = frozenset()
-        self.endpoints: tuple[str, ...] = ()
-        self.peers: list[Peer] = []
-        self.waiting: deque[Pending] = deque()
-        self.was_connected = False
-        self.state: State | None = None
+MAX_CACHED_TARGETS: Final = 10_000
 
 
 class AsyncClient:
@@ -109,7 +63,9 @@ class AsyncClient:
             self._session = self._runtime.session(
                 broker,
                 SessionOptions(
-                    reconnect_min_ms=self.options.reconnect_min_ms, reconnect_max_ms=self.options.reconnect_max_ms
+                    reconnect_min_ms=self.options.reconnect_min_ms,
+                    reconnect_max_ms=self.options.reconnect_max_ms,
+                    insecure=self.options.insecure,
                 ),
             )
         except BaseException:
@@ -117,7 +73,7 @@ class AsyncClient:
             raise
         self._closed = False
         self._next_id = 0
-        self._routes: dict[str, _Route] = {}
+        self._routes: dict[str, Route] = {}
         self._targets: dict[str, tuple[str, str]] = {}
         self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
         self._in_flight: dict[Pending, None] = {}  # an ordered set; a cancelled call stays until it is answered or due
@@ -279,7 +235,7 @@ class AsyncClient:
             )
         return frame
 
-    def _dispatch(self, route: _Route, pending: Pending) -> None:
+    def _dispatch(self, route: Route, pending: Pending) -> None:
         peer = least_busy(route.peers)
         if peer is not None and not route.waiting and peer.send(pending, pending.frame):
             pending.sent = True
@@ -292,7 +248,7 @@ class AsyncClient:
         if peer is None:
             self._report(route, "resolving", "no instance is connected yet")
 
-    def _flush(self, route: _Route) -> None:
+    def _flush(self, route: Route) -> None:
         while route.waiting:
             pending = route.waiting[0]
             if pending.future.done():  # cancelled, or its deadline has passed: it is never sent
@@ -374,12 +330,12 @@ class AsyncClient:
 
     # --- names
 
-    def _new_route(self, name: str) -> _Route:
-        route = self._routes[name] = _Route(name)
+    def _new_route(self, name: str) -> Route:
+        route = self._routes[name] = Route(name)
         self._session.watch(name, "rpc", _Listener(self, route))
         return route
 
-    def _resolved(self, route: _Route, news: Resolution | DatacenterError) -> None:
+    def _resolved(self, route: Route, news: Resolution | DatacenterError) -> None:
         if self._closed or self._routes.get(route.name) is not route:
             return
         if isinstance(news, DatacenterError) or news.state == "unknown":
@@ -401,7 +357,7 @@ class AsyncClient:
         self._refresh(route, "no instance is registered")
         self._flush(route)
 
-    def _forget_route(self, route: _Route, error: DatacenterError) -> None:
+    def _forget_route(self, route: Route, error: DatacenterError) -> None:
         """Ends what waits for a name that cannot be had; the next call asks again."""
         del self._routes[route.name]
         self._session.unwatch(route.name, _Listener(self, route))
@@ -434,6 +390,7 @@ class AsyncClient:
             backoff=backoff,
             reconnect_min_ms=self.options.reconnect_min_ms,
             reconnect_max_ms=self.options.reconnect_max_ms,
+            insecure=self.options.insecure,
             on_change=self._peer_changed,
             on_reply=self._replied,
             on_room=self._flush_all,
@@ -447,7 +404,7 @@ class AsyncClient:
                 self._refresh(route, reason)
                 self._flush(route)
 
-    def _refresh(self, route: _Route, reason: str) -> None:
+    def _refresh(self, route: Route, reason: str) -> None:
         """Recomputes which peers serve a route, and reports its state."""
         peers = (self._peers.get(endpoint) for endpoint in route.endpoints)
         route.peers = [peer for peer in peers if peer is not None and peer.state == "ready"]
@@ -461,7 +418,7 @@ class AsyncClient:
 
     # --- states
 
-    def _report(self, route: _Route, state: State, reason: str) -> None:
+    def _report(self, route: Route, state: State, reason: str) -> None:
         if route.state != state:
             route.state = state
             self._tell(StateEvent(state, route.name, reason))
@@ -515,7 +472,7 @@ class _Listener:
 
     __slots__ = ("client", "route")
 
-    def __init__(self, client: AsyncClient, route: _Route) -> None:
+    def __init__(self, client: AsyncClient, route: Route) -> None:
         self.client = client
         self.route = route
 
@@ -527,142 +484,3 @@ class _Listener:
 
     def __hash__(self) -> int:
         return hash((id(self.client), id(self.route)))
-
-
-class Client:
-    """Calls services by name, for threads: any number of them may share one Client. Use it as `with`, or end it by
-    `close()`.
-
-    The sockets live in the process's reactor thread; a call hands its arguments over and waits for the result.
-    After a fork every method raises ForkedError: make a new Client in the child.
-    """
-
-    def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
-        self._runtime = runtime.acquire()
-        self._lock = threading.Lock()
-        self._closed = False
-        self._queue: deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = deque()
-        try:
-            self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
-        except BaseException:
-            runtime.release(self._runtime)
-            raise
-        runtime.forget(self._async)
-        runtime.remember(self)
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @overload
-    def call(
-        self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any
-    ) -> T: ...
-    @overload
-    def call(
-        self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any
-    ) -> Any: ...
-
-    def call(
-        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
-    ) -> Any:
-        """Calls "SERVICE.METHOD", waits, and returns its result. Arguments and errors as of `AsyncClient.call`."""
-        return self.submit(target, *args, returns=returns, deadline_s=deadline_s, **keywords).result()
-
-    def submit(
-        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
-    ) -> concurrent.futures.Future[Any]:
-        """Like `call`, but returns a future at once."""
-        self._runtime.check_process()
-        if self._closed:
-            raise ClosedError("this client is closed", "Make a new one.")
-        if self._runtime.reactor.inside():
-            raise WrongLoopError(
-                "a listener runs in the thread that would have to do this call",
-                "Call from another thread, or use AsyncClient.",
-            )
-        future = concurrent.futures.Future[Any]()
-
-        def start() -> asyncio.Future[Any]:
-            return self._async.call(target, *args, returns=returns, deadline_s=deadline_s, **keywords)
-
-        first = not self._queue
-        self._queue.append((start, future))
-        if first:  # one wake-up serves all calls that threads have queued meanwhile
-            self._runtime.reactor.call(self._start_queued)
-        return future
-
-    def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
-        """As of AsyncClient."""
-        self._runtime.check_process()
-        if self._closed:
-            raise ClosedError("this client is closed", "Make a new one.")
-        wire.check_name("service", name)
-        return self._async._known(self._async._session.resolve(name, type_).result())
-
-    def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
-        """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""
-        return self._async.on_state(listener)
-
-    def statistics(self) -> dict[str, Any]:
-        """As of AsyncClient."""
-        return self._async.statistics()
-
-    def close(self) -> None:
-        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-        runtime.forget(self)
-        self._runtime.check_process()
-        shut = concurrent.futures.Future[None]()
-
-        def shut_in_reactor() -> None:
-            try:
-                self._start_queued()
-                self._async._shut()
-            finally:
-                shut.set_result(None)
-
-        try:
-            self._runtime.reactor.call(shut_in_reactor)
-            shut.result(runtime.CLOSE_DEADLINE_S)
-        except (ClosedError, concurrent.futures.TimeoutError) as error:
-            log.warning("%r did not close in order: %s", self, error)
-        self._async._give_back()
-        runtime.release(self._runtime)
-
-    def close_now(self) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return repr(self._async).replace("AsyncClient", "Client")
-
-    def _start_queued(self) -> None:
-        queue = self._queue
-        while queue:
-            start, future = queue.popleft()
-            try:
-                _pass_on(start(), future)
-            except Exception as error:
-                future.set_exception(error)
-
-
-async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient:
-    return AsyncClient(broker, options=options)
-
-
-def _pass_on(inner: asyncio.Future[Any], outer: concurrent.futures.Future[Any]) -> None:
-    def done(finished: asyncio.Future[Any]) -> None:
-        if not outer.set_running_or_notify_cancel():
-            return
-        error = finished.exception()
-        if error is not None:
-            outer.set_exception(error)
-        else:
-            outer.set_result(finished.result())
-
-    inner.add_done_callback(done)

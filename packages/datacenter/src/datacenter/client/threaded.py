@@ -1,0 +1,166 @@
+"""`Client`: calls for threads. Any number of them may share one.
+
+    with Client() as client:
+        client.call("greeter.hello", "Ann")
+
+It is an AsyncClient in the process's reactor thread: a call hands its arguments over and waits for the result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+from datacenter import runtime, wire
+from datacenter.client.asynchronous import AsyncClient
+from datacenter.client.route import DEFAULT_BROKER, ClientOptions, StateEvent
+from datacenter.errors import ClosedError, WrongLoopError
+from datacenter.options import CLOSE_DEADLINE_S
+from datacenter.wire import Resolution, ServiceType
+
+log = logging.getLogger("datacenter.client")
+T = TypeVar("T")
+
+
+class Client:
+    """Calls services by name, for threads: any number of them may share one Client. Use it as `with`, or end it by
+    `close()`.
+
+    The sockets live in the process's reactor thread; a call hands its arguments over and waits for the result.
+    After a fork every method raises ForkedError: make a new Client in the child.
+    """
+
+    def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
+        self._runtime = runtime.acquire()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._queue: deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = deque()
+        try:
+            self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        runtime.forget(self._async)
+        runtime.remember(self)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @overload
+    def call(
+        self, target: str, /, *args: Any, returns: type[T], deadline_s: float | None = None, **keywords: Any
+    ) -> T: ...
+    @overload
+    def call(
+        self, target: str, /, *args: Any, returns: None = None, deadline_s: float | None = None, **keywords: Any
+    ) -> Any: ...
+
+    def call(
+        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
+    ) -> Any:
+        """Calls "SERVICE.METHOD", waits, and returns its result. Arguments and errors as of `AsyncClient.call`."""
+        return self.submit(target, *args, returns=returns, deadline_s=deadline_s, **keywords).result()
+
+    def submit(
+        self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
+    ) -> concurrent.futures.Future[Any]:
+        """Like `call`, but returns a future at once."""
+        self._runtime.check_process()
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        if self._runtime.reactor.inside():
+            raise WrongLoopError(
+                "a listener runs in the thread that would have to do this call",
+                "Call from another thread, or use AsyncClient.",
+            )
+        future = concurrent.futures.Future[Any]()
+
+        def start() -> asyncio.Future[Any]:
+            return self._async.call(target, *args, returns=returns, deadline_s=deadline_s, **keywords)
+
+        first = not self._queue
+        self._queue.append((start, future))
+        if first:  # one wake-up serves all calls that threads have queued meanwhile
+            self._runtime.reactor.call(self._start_queued)
+        return future
+
+    def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
+        """As of AsyncClient."""
+        self._runtime.check_process()
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        wire.check_name("service", name)
+        return self._async._known(self._async._session.resolve(name, type_).result())
+
+    def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
+        """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""
+        return self._async.on_state(listener)
+
+    def statistics(self) -> dict[str, Any]:
+        """As of AsyncClient."""
+        return self._async.statistics()
+
+    def close(self) -> None:
+        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        runtime.forget(self)
+        self._runtime.check_process()
+        shut = concurrent.futures.Future[None]()
+
+        def shut_in_reactor() -> None:
+            try:
+                self._start_queued()
+                self._async._shut()
+            finally:
+                shut.set_result(None)
+
+        try:
+            self._runtime.reactor.call(shut_in_reactor)
+            shut.result(CLOSE_DEADLINE_S)
+        except (ClosedError, concurrent.futures.TimeoutError) as error:
+            log.warning("%r did not close in order: %s", self, error)
+        self._async._give_back()
+        runtime.release(self._runtime)
+
+    def close_now(self) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._async).replace("AsyncClient", "Client")
+
+    def _start_queued(self) -> None:
+        queue = self._queue
+        while queue:
+            start, future = queue.popleft()
+            try:
+                _pass_on(start(), future)
+            except Exception as error:
+                future.set_exception(error)
+
+
+async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient:
+    return AsyncClient(broker, options=options)
+
+
+def _pass_on(inner: asyncio.Future[Any], outer: concurrent.futures.Future[Any]) -> None:
+    def done(finished: asyncio.Future[Any]) -> None:
+        if not outer.set_running_or_notify_cancel():
+            return
+        error = finished.exception()
+        if error is not None:
+            outer.set_exception(error)
+        else:
+            outer.set_result(finished.result())
+
+    inner.add_done_callback(done)
