@@ -1,0 +1,1 @@
+../../../../../casebook/a_undrained_monitor/service_cli_demo.py
