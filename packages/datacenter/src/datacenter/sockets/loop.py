@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import zmq
 
@@ -61,7 +61,7 @@ class LoopSocket:
         self._raw = owned.raw
         # The methods of the C class: the Python ones above them check flags that are not used here, at 0.3 µs a call.
         self._send: Callable[[bytes, int], object] = super(zmq.Socket, owned.raw).send
-        self._get: Callable[[int], int] = super(zmq.Socket, owned.raw).get
+        self._get: Callable[[int], Any] = super(zmq.Socket, owned.raw).get
         self._routed = owned.raw.getsockopt(zmq.TYPE) == zmq.ROUTER
         self._on_message = on_message
         self._on_writable = on_writable
