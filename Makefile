@@ -70,3 +70,17 @@ hold-socket-exit: $(STAMP) ## 210 exits of a process with sockets, in seven ways
 .PHONY: hold-ledger
 hold-ledger: $(STAMP) native ## 2000 forks under load: every child closes exactly what it inherited
 	@$(BIN)/python packages/datacenter/tests/sockets/ledger_programs/fork_under_load.py 2000
+
+HOLD := packages/datacenter/tests/hold
+.PHONY: hold-outages hold-vanish hold-exit hold-fuzz
+hold-outages: $(STAMP) ## 200 outages of the service and 20 of the broker: nothing leaks or blocks, calls are answered again within 2 s (6 min)
+	@$(BIN)/python $(HOLD)/outages.py
+
+hold-vanish: $(STAMP) ## instances that vanish without a FIN (SIGSTOP; network cut, as root) leave in 3 heartbeats and come back (2 min)
+	@$(BIN)/python $(HOLD)/vanish.py stopped && $(BIN)/python $(HOLD)/vanish.py cut
+
+hold-exit: $(STAMP) ## 200 ends of clients, services and brokers, in every way, at a random moment of an outage: within 1 s (3 min)
+	@$(BIN)/python $(HOLD)/exits.py
+
+hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handshakes, slow readers, vanishing peers: nothing leaks or dies (1 min)
+	@$(BIN)/python $(HOLD)/fuzz.py

@@ -11,7 +11,12 @@ from typing import TypedDict, TypeVar
 from datacenter.testing.ports import free_port
 from datacenter.testing.processes import READY_S, NotReadyError, Process
 
-_COMMAND = (sys.executable, "-c", "from datacenter.commands import main; main()")
+# Like the command that pip installs, wherever that lies.
+_COMMAND = (
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'datacenter'; from datacenter.commands import main; main()",
+)
 _ATTEMPTS = 5
 
 

@@ -1,0 +1,42 @@
+"""A short sample of each hold check; `make hold-…` plays them in full length."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent
+
+
+def play(*words: str) -> None:
+    done = subprocess.run(
+        [sys.executable, *words], cwd=PROGRAMS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=110
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert done.stdout.endswith("\nholds\n")
+
+
+def test_outages_leak_nothing_and_block_nothing() -> None:
+    play("outages.py", "--service", "6", "--broker", "2", "--pause", "0.3")
+
+
+def test_an_instance_that_is_stopped_leaves_and_comes_back() -> None:
+    play("vanish.py", "stopped", "--rounds", "1")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="making network namespaces needs root")
+def test_an_instance_whose_network_is_cut_leaves_and_comes_back() -> None:
+    play("vanish.py", "cut", "--rounds", "1")
+
+
+def test_processes_end_in_order_at_any_moment_of_an_outage() -> None:
+    play("exits.py", "--runs", "15")
+
+
+def test_random_frames_leak_nothing_and_kill_nothing() -> None:
+    play("fuzz.py", "--frames", "3000", "--peers", "50", "--unread", "3000", "--calm", "1")
