@@ -35,7 +35,8 @@ def demo(
     from leakline.reports.style import style_of
 
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _end)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _end)
     with Display() as display:
         outcome = Play(seconds, display.show).run()
     if as_json:

@@ -56,7 +56,7 @@ class Display:
                 self._line(f"         {plain(row)}")
 
     def _line(self, text: str) -> None:
-        print(text.replace("\N{NO-BREAK SPACE}", " "), file=self._console.file, flush=True)
+        print(text, file=self._console.file, flush=True)
 
 
 def screen(scene: Scene, width: int) -> RenderableType:
@@ -74,7 +74,7 @@ def screen(scene: Scene, width: int) -> RenderableType:
     for row in scene.rows:
         growth = f"+{row.per_second:.0f}/s" if row.per_second else "0"
         verdict = _verdict(row)
-        cells = [
+        cells: list[Text | str] = [
             Text(row.name, "bold" if "client" in row.name else ""), str(row.pid), _used(row), kinds(row.counts),
             Text(growth if row.alive else "", "red" if row.per_second else "dim"),
             "" if row.answered is None else grouped(row.answered), Text(verdict, _COLOURS.get(verdict, "dim")),
@@ -95,13 +95,13 @@ def forecast(scene: Scene) -> Text:
     """What leakline foretells by now; an empty line while it foretells nothing."""
     for row in scene.rows:
         if row.alive and row.blocked and row.left_s is not None:
-            text = f"leakline: the {row.name}'s I/O thread is blocked; no descriptor is left in {row.left_s:.0f} s"
+            text = f"leakline: the {row.name}'s I/O thread is blocked; out of descriptors in {row.left_s:.0f} s"
             return Text(text, "red")
     return Text()
 
 
 def plain(row: Row) -> str:
-    """`naive client  558 of 1 024   99 calls  leak +32/s   550 eventfd, 2 epoll, …`."""
+    """`naive client  558 of 1 024   99 calls  leak +32/s   eventfd=550 epoll=2 …`."""
     if not row.alive:
         return f"{row.name:12}  {_verdict(row)}"
     calls = "" if row.answered is None else f"{grouped(row.answered)} calls"
@@ -110,9 +110,9 @@ def plain(row: Row) -> str:
 
 
 def kinds(counts: dict[str, int]) -> str:
-    """`550 eventfd, 2 epoll, 1 tcp`: the most first."""
+    """`eventfd=550 epoll=2 tcp=1`: the most first."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count}\N{NO-BREAK SPACE}{kind}" for kind, count in ordered)
+    return " ".join(f"{kind}={count}" for kind, count in ordered)
 
 
 def _used(row: Row) -> str:

@@ -26,7 +26,7 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The ledger of one process beside its /proc. `differences` is empty if they are equal; `others`: standard streams."""
+    """The ledger of one process beside its /proc. `differences` is empty if they are equal, but for the `others`."""
 
     owned: int
     others: tuple[str, ...]
@@ -41,7 +41,7 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Ours:
-    """One of our processes: descriptors by kind before the outages and after, leakline's view, its ledger, its calls."""
+    """One of our processes: descriptors by kind before and after the outages, calls, ledger, leakline."""
 
     name: str
     pid: int

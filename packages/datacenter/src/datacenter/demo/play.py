@@ -36,7 +36,7 @@ REST_S = 5.0
 END_S = 12.0  # kept for the last return, the rest and the verdicts
 NAIVE_WINDOW_S = 30.0
 
-ORDERLY_END_S = 2.0
+ORDERLY_END_S = 1.0  # for each of ours
 REPORTED_EVERY_S = 1.0  # by the clients
 
 NAIVE = "naive client"
@@ -60,6 +60,7 @@ class Play:
         self._began = time.monotonic()
         self._seconds = seconds
         self._curtain = self._began + seconds - END_S
+        self._latest = self._began + seconds - 3 * ORDERLY_END_S - 1.0
         self._stage = "starting"
         self._events: list[tuple[float, str]] = []
         self._watched: dict[str, Watched] = {}
@@ -199,8 +200,8 @@ class Play:
         self._until(lambda: False, seconds)
 
     def _until(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Look on until the condition is true (True) or the time is over (False)."""
-        end = time.monotonic() + seconds
+        """Look on until the condition is true (True) or the time is over, this one's or the whole play's (False)."""
+        end = min(time.monotonic() + seconds, self._latest)
         while not condition():
             if time.monotonic() >= end:
                 return False
@@ -257,7 +258,7 @@ def _row(watched: Watched) -> Row:
         name=watched.name,
         pid=watched.pid,
         alive=watched.alive,
-        counts=watched.counts(),
+        counts=watched.counts() if watched.alive else {},
         limit=None if report is None else report.limit,
         per_second=0.0 if report is None or report.judged is None else report.judged.per_second,
         answered=int(watched.figures["calls"]) if "calls" in watched.figures else None,
