@@ -222,6 +222,31 @@ def test_an_instance_registered_with_a_nonsense_endpoint_keeps_nobody_from_the_o
         rogue.send(wire.encode(wire.Bye()))
 
 
+@pytest.mark.parametrize(
+    "reply", [[b"not a reply"], [b""], [b"one", b"two"], [b"x"] * 50], ids=["bad", "empty", "two", "many"]
+)
+def test_a_service_that_answers_nonsense_costs_its_calls_alone(
+    shop: Client, shop_broker: RunningBroker, reply: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as bad, context.socket(zmq.DEALER) as session:
+        bad.linger = session.linger = 0
+        port = free_port()
+        bad.bind(f"tcp://127.0.0.1:{port}")
+        session.connect(shop_broker.address)
+        session.send(wire.encode(wire.Hello(wire.PROTOCOL, "0", 1, "host", "bad")))
+        instance = wire.Instance("bad-1", f"tcp://127.0.0.1:{port}", (wire.Method("answer"),))
+        session.send(wire.encode(wire.Register(1, "bad", "rpc", instance)))
+        assert session.poll(5000)
+        call = shop.submit("bad.answer", deadline_s=5)
+        assert bad.poll(5000)
+        who, _ = bad.recv_multipart()
+        bad.send_multipart([who, *reply])
+        with pytest.raises(e.LostError):
+            call.result()
+        session.send(wire.encode(wire.Bye()))
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 # --- the command line
 
 CASES: dict[str, tuple[int, str, tuple[str, ...]]] = {

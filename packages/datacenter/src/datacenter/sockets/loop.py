@@ -150,11 +150,11 @@ class LoopSocket:
                 frame = receive(_NOBLOCK)
             except zmq.Again:
                 break
-            if option(more):
-                self._drop_rest(routing_id)
-                continue
             try:
-                on_message(routing_id, frame)
+                if option(more):
+                    self._drop_rest(routing_id)
+                else:
+                    on_message(routing_id, frame)
             except Exception:
                 log.exception("%s: a message could not be handled", self.owned.owner)
             if self._ended():
