@@ -45,7 +45,7 @@ def launch() -> Iterator[Launcher]:
         yield started
 
 
-def test_one_long_outage_ruins_the_naive_client_and_not_the_repaired_one(launch: Launcher) -> None:
+def test_a_long_outage_ruins_the_naive_client_and_not_the_repaired_one(launch: Launcher) -> None:
     broker = launch.broker()
     listen = f"tcp://127.0.0.1:{free_port()}"
     service = launch.service(SERVICE, broker, listen=listen)
@@ -54,6 +54,12 @@ def test_one_long_outage_ruins_the_naive_client_and_not_the_repaired_one(launch:
     repaired = Watched("repaired", launch.python(*repaired_module, broker.address, TARGET))
     both = (naive, repaired)
     look_until(lambda: all(each.figures.get("calls") for each in both), "both are answered", *both)
+
+    service.kill()
+    service = launch.service(SERVICE, broker, listen=listen)
+    answered = {each.name: each.figures["calls"] for each in both}
+    # A second of calls more: each has noticed the new instance. This is why nobody saw it coming.
+    look_until(lambda: all(each.figures["calls"] > answered[each.name] + 32 for each in both), "a restart", *both)
 
     service.kill()
     look_until(lambda: forecast(naive.report, 0.0), "leakline says that the naive client leaks, and why", *both)
@@ -105,7 +111,8 @@ def test_the_demo_shows_what_it_is_to_show() -> None:
 def test_the_demo_leaves_no_process_however_it_ends(number: signal.Signals) -> None:
     with subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as demo:
         assert demo.stderr is not None
-        assert "both clients call" in demo.stderr.readline()  # all four have started
+        while "both clients call" not in demo.stderr.readline():  # then all four have started
+            assert demo.poll() is None
         children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
         demo.send_signal(number)
         demo.stderr.read()

@@ -17,6 +17,9 @@ from leakline.reports.style import grouped
 LIVE_EVERY_S = 0.25
 PLAIN_EVERY_S = 8.0
 EVENTS_SHOWN = 4
+INTRODUCTION = (
+    "incident A: two clients of one service, ours and one in plain pyzmq, while the service is killed again and again"
+)
 _COLOURS = {"leak": "bold red", "near-limit": "yellow", "steady": "green", "unknown": "dim", "ended": "bold red"}
 
 
@@ -33,6 +36,8 @@ class Display:
     def __enter__(self) -> Display:
         if self._live is not None:
             self._live.start()
+        else:
+            self._line(INTRODUCTION)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -52,8 +57,9 @@ class Display:
         self._told = len(scene.events)
         if over or scene.elapsed_s - self._shown_at >= PLAIN_EVERY_S:
             self._shown_at = scene.elapsed_s
-            for row in scene.rows:
-                self._line(f"         {plain(row)}")
+            for number, row in enumerate(scene.rows):
+                clock = "" if number else f"{scene.elapsed_s:5.1f} s"
+                self._line(f"{clock:7}  {plain(row)}")
 
     def _line(self, text: str) -> None:
         print(text, file=self._console.file, flush=True)

@@ -91,7 +91,7 @@ class Play:
 
     def _begin(self) -> None:
         self._broker, self._listen = (f"tcp://127.0.0.1:{free_port()}" for _ in range(2))
-        self._ready(self._watch("broker", self._launch.command("up", "--listen", self._broker)))
+        self._ready(self._watch("broker", self._datacenter("up", "--listen", self._broker)))
         self._start_service()
         pace = str(CALLS_PER_S), str(RECONNECT_MS)
         client = self._launch.python("-m", "datacenter.demo.client", self._broker, TARGET, *pace)
@@ -160,13 +160,17 @@ class Play:
 
     # --- processes
 
+    def _datacenter(self, *words: str) -> Process:
+        # As a user would type it: leakline shows command lines.
+        return self._launch.python("-m", "datacenter", *words)
+
     def _watch(self, name: str, process: Process, window_s: float = WHOLE_PLAY_S) -> Watched:
         watched = self._watched[name] = Watched(name, process, window_s)
         return watched
 
     def _start_service(self) -> None:
         target = "datacenter.demo.greeter:greeter"
-        service = self._launch.start_service(target, self._broker, listen=self._listen)
+        service = self._datacenter("serve", target, "--broker", self._broker, "--listen", self._listen)
         self._stage = "the service starts"
         self._ready(self._watch("service", service))
         self._stage = "the service is up"
