@@ -1,5 +1,5 @@
 """The demo: incident A with real processes, our client beside the naive one, leakline as the judge of both.
 
-`play.py` is the story; the other files are its cast (greeter, client, children), its eyes (watch), and how it is told
-(table, outcome).
+`play.py` is the story. Its cast: `greeter.py`, `client.py`, and `naive_client.py`, a link to the casebook's program.
+`watch.py` looks at them, `scene.py` is one look, `display.py` shows it; `outcome.py` judges, `conclusion.py` tells.
 """
