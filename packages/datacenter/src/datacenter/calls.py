@@ -16,17 +16,18 @@ _decode_any = msgspec.msgpack.Decoder().decode
 
 
 class Pending:
-    """`deadline` is on the loop's clock. `retry(pending)` is asked when its connection ended: it may send the call
-    again.
+    """`made` and `deadline` are on the loop's clock. `retry(pending, error)` is asked when its connection ended: it may
+    send the call again.
     """
 
-    __slots__ = ("deadline", "frame", "future", "id", "retry", "returns", "sent", "target")
+    __slots__ = ("deadline", "frame", "future", "id", "made", "resends", "retry", "returns", "sent", "target")
 
     def __init__(
         self,
         number: int,
         target: str,
         frame: bytes,
+        made: float,
         deadline: float,
         future: asyncio.Future[Any],
         returns: Any,
@@ -35,11 +36,13 @@ class Pending:
         self.id = number
         self.target = target
         self.frame = frame
+        self.made = made
         self.deadline = deadline
         self.future = future
         self.returns = returns
         self.retry = retry
         self.sent = False
+        self.resends = 0
 
     def answer(self, reply: wire.FromService) -> None:
         """Ends the call with what the service said. Late, double or cancelled ones change nothing."""
@@ -49,7 +52,7 @@ class Pending:
             try:
                 value = _decode_any(reply.body) if self.returns is None else decoder(self.returns)(reply.body)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                self.future.set_exception(
+                self.fail(
                     BadResultError(
                         f"the result of {self.target} is not of the type asked for: {error}",
                         "Pass the type that the service declares as returns=…",
@@ -58,16 +61,22 @@ class Pending:
             else:
                 self.future.set_result(value)
         else:
-            self.future.set_exception(error_of(reply))  # type: ignore[arg-type]
+            self.fail(error_of(reply))  # type: ignore[arg-type]
 
-    def fail(self, error: DatacenterError) -> None:
-        if not self.future.done():
+    def fail(self, error: DatacenterError, *, quietly: bool = False) -> None:
+        """Ends the call with an error. `quietly`: nobody has to look at it (its client was closed).
+
+        The future of a loop that has ended can only be left alone: nobody can wait for it any more.
+        """
+        if not self.future.done() and not self.future.get_loop().is_closed():
             self.future.set_exception(error)
+            if quietly:
+                self.future.exception()  # marks it as seen
 
     def lost(self, error: LostError) -> None:
         """Its connection ended after it was sent: sent again if that is allowed, else lost."""
         if not self.future.done() and not self.retry(self, error):
-            self.future.set_exception(error)
+            self.fail(error)
 
 
 @lru_cache(maxsize=1024)

@@ -88,6 +88,11 @@ DEADLINE_S: Final = option(
     "calls", "deadline_s", 10.0, "s", "B",
     "A call ends by then, with a result or a typed error; a lost reply wedges nothing.",
 )  # fmt: skip
+MAX_RESENDS: Final = option(
+    "calls", "max_resends", 3, "", "B",
+    "So often a call of an idempotent method is sent again after its connection ended. A call that kills its service "
+    "must not do so for ever.",
+)  # fmt: skip
 MAX_IN_FLIGHT: Final = option(
     "calls", "max_in_flight", 10_000, "calls", "",
     "More unanswered calls than this at one client are refused with `busy`, unsent: a queue without a bound hides an "
@@ -96,6 +101,10 @@ MAX_IN_FLIGHT: Final = option(
 DEBUG_MONITOR: Final = option(
     "monitor", "debug_monitor", False, "", "A",
     "Also log each retry and accept failure, repeats folded. Off, because a dead peer makes three events an attempt.",
+)  # fmt: skip
+GOODBYE_LINGER_MS: Final = option(
+    "session", "goodbye_linger_ms", 200, "ms", "H",
+    "How long a closed control or service socket tries to deliver its last messages: goodbyes and last answers.",
 )  # fmt: skip
 RECONNECT_MIN_MS: Final = option(
     "session", "reconnect_min_ms", 100, "ms", "A",
@@ -150,5 +159,7 @@ THREADS: Final = option(
     "service", "threads", 16, "threads", "", "Methods that are not async run in so many threads.",
 )  # fmt: skip
 DRAIN_S: Final = option(
-    "service", "drain_s", 5.0, "s", "H", "How long calls that run may take to finish when the service ends.",
+    "service", "drain_s", 0.5, "s", "H",
+    "How long calls that run may take to finish when the service ends; then they are answered with `lost`. Short, so "
+    "that a service ends within a second unless asked for more patience (`serve --drain-s 30`).",
 )  # fmt: skip

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import logging
 import os
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -114,7 +116,7 @@ def release(runtime: Runtime) -> None:
     global _current
     with _lock:
         runtime._users -= 1
-        if runtime._users > 0 or runtime.pid != os.getpid():
+        if runtime._users != 0 or runtime.pid != os.getpid():
             return
         if _current is runtime:
             _current = None
@@ -159,8 +161,19 @@ def forget(thing: Closable) -> None:
         _open_objects[:] = [known for known in _open_objects if known() not in (None, thing)]
 
 
+def give_up(thing: object, close: Callable[[], None]) -> None:
+    """For finalisers: `thing` was collected unclosed. Warns, and has `close` run in a thread of its own.
+
+    A finaliser may run in any thread, at any allocation, with any lock held: it must take none and wait for nothing.
+    """
+    warnings.warn(f"{thing!r} was collected unclosed; close() it, or use `with`", ResourceWarning, stacklevel=3)
+    with contextlib.suppress(RuntimeError):  # the interpreter is ending: the exit hook has closed everything
+        threading.Thread(target=close, name="datacenter-close", daemon=True).start()
+
+
 def close_all() -> None:
-    """Closes what is open in this process, youngest first. For the exit hook and for tests."""
+    """Closes what is open in this process, youngest first, then the runtime. For the exit hook and for tests."""
+    global _current
     started = time.monotonic()
     names: list[str] = []
     while True:
@@ -174,6 +187,11 @@ def close_all() -> None:
                 thing.close_now()
             except Exception:
                 log.exception("%r could not be closed at exit", thing)
+    with _lock:
+        left, _current = _current, None
+    if left is not None and left.pid == os.getpid():
+        names.append("what was collected unclosed")
+        left.close()
     if names:
         log.info("closed at exit in %.0f ms: %s", (time.monotonic() - started) * 1000, ", ".join(names))
 

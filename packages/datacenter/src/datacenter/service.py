@@ -55,6 +55,7 @@ from datacenter.session import SessionOptions
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket
+from datacenter.threads import DaemonPool
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
@@ -184,7 +185,7 @@ class Server:
             runtime.release(self._runtime)
             raise
         self._started = True
-        self._threads = concurrent.futures.ThreadPoolExecutor(self.options.threads, "datacenter-method")
+        self._threads = DaemonPool(self.options.threads, "datacenter-method")
         self._registering = [self._register(service) for service in self.services.values()]
         runtime.remember(self)
 
@@ -199,9 +200,8 @@ class Server:
         """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes. Idempotent;
         bounded.
         """
-        if self._closed or not self._started:
+        if self._closed or not self._started or self._runtime.pid != os.getpid():
             return
-        self._runtime.check_process()
         self._draining = True
         drain_s = self.options.drain_s if drain_s is None else drain_s
         await self._leave()
@@ -212,11 +212,12 @@ class Server:
             waiting.cancel()
             if self._in_flight:
                 log.warning("%d calls were still running when %r closed", self._in_flight, self)
-        self._shut()
         running = list(self._tasks.values())
         for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+            task.cancel()  # answers its call with LostError
+        if running:
+            await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
+        self._shut()
         await self._loop.run_in_executor(None, self._give_back)
 
     def close_now(self) -> None:
@@ -247,6 +248,7 @@ class Server:
             owner=f"service {','.join(self.services)}",
             router_mandatory=True,
             max_message_bytes=self.options.max_message_bytes,
+            linger_ms=options.GOODBYE_LINGER_MS,
         )
         try:
             self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
@@ -276,7 +278,9 @@ class Server:
         if self._session.state != "connected":
             return
         leaving = [asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()]
-        done, _ = await asyncio.wait(leaving, timeout=options.CLOSE_DEADLINE_S / 2)
+        done, unanswered = await asyncio.wait(leaving, timeout=options.CLOSE_DEADLINE_S / 4)
+        for future in unanswered:
+            future.cancel()
         for future in done:
             if not future.cancelled() and isinstance(future.exception(), DatacenterError):
                 log.info("the broker was not told that %r ends: %s", self, future.exception())
@@ -287,7 +291,7 @@ class Server:
         if self._outbox_timer is not None:
             self._outbox_timer.cancel()
         self._stream.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()
 
     def _give_back(self) -> None:
         self._runtime.release_session(self._session)
@@ -346,7 +350,7 @@ class Server:
         self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
     ) -> None:
         try:
-            result = await self._loop.run_in_executor(self._threads, lambda: method.function(*arguments))
+            result = await asyncio.wrap_future(self._threads.submit(lambda: method.function(*arguments)))
         except BaseException as error:
             self._failed(routing_id, number, method, error)
         else:

@@ -106,6 +106,9 @@ class Session:
         self._watches: dict[str, _Watch] = {}
         self._listeners: list[Callable[[SessionState, str], None]] = []
         self._connected = concurrent.futures.Future[wire.Welcome]()
+        #: the limits of the broker that was spoken to last; unlike `welcome` it outlives the connection
+        self.limits: wire.Welcome | None = None
+        self._problem: DatacenterError | None = None  # why the broker does not take us, while it does not
         self._timer: asyncio.TimerHandle | None = None
         self._reopen_timer: asyncio.TimerHandle | None = None
         # The first socket is made in the caller's thread, so that a wrong address is the caller's error.
@@ -125,7 +128,14 @@ class Session:
         try:
             return self._connected.result(deadline_s)
         except concurrent.futures.TimeoutError:
-            raise self._unreachable(deadline_s) from None
+            raise self.why_not(deadline_s) from None
+
+    def why_not(self, waited_s: float) -> DatacenterError:
+        """Why there is no connection: the broker's own reason if it gave one, else that nobody answered."""
+        return self._problem or BrokerUnreachableError(
+            f"no broker answered at {self.address} within {waited_s:g} s",
+            "Start one with `datacenter up`, or give the address of another: --broker tcp://HOST:PORT.",
+        )
 
     def register(self, name: str, type_: ServiceType, instance: Instance) -> concurrent.futures.Future[int]:
         """Registers an instance and keeps it registered over every reconnect. The future gives its first epoch."""
@@ -223,7 +233,7 @@ class Session:
             owner=f"session {self.address}",
             on_event=self._on_event,
             immediate=True,
-            linger_ms=200,  # the goodbye should arrive
+            linger_ms=options.GOODBYE_LINGER_MS,  # the goodbye should arrive
             reconnect_min_ms=self.options.reconnect_min_ms,
             reconnect_max_ms=self.options.reconnect_max_ms,
         )
@@ -319,12 +329,6 @@ class Session:
         done.set_result(None)
         return done
 
-    def _unreachable(self, waited_s: float) -> BrokerUnreachableError:
-        return BrokerUnreachableError(
-            f"no broker answered at {self.address} within {waited_s:g} s",
-            "Start one with `datacenter up`, or give the address of another: --broker tcp://HOST:PORT.",
-        )
-
     # --- in the reactor: time
 
     def _tick(self) -> None:
@@ -343,7 +347,7 @@ class Session:
                 self._send(wire.Heartbeat())
                 self._register_again(only_unconfirmed=True)
         for number in [number for number, request in self._requests.items() if request.deadline <= now]:
-            _fail(self._requests.pop(number).future, self._unreachable(self.options.request_s))
+            _fail(self._requests.pop(number).future, self.why_not(self.options.request_s))
         self._timer = self._reactor.loop.call_later(min(heartbeat_s / 2, 0.5), self._tick)
 
     # --- in the reactor: messages
@@ -370,26 +374,26 @@ class Session:
         try:
             message = wire.decode_from_broker(frame)
         except ProtocolError as error:
-            log.error(
-                "%s at %s is not a broker of this protocol: %s", self.address, connection.stream.owned.owner, error
+            self._problem = ProtocolError(
+                f"what answers at {self.address} is not a broker of datacenter: {error.message}",
+                "Check the address and the port.",
             )
-            self._drop("what answers there is not a broker")
+            self._drop(self._problem.message)
             return
         connection.last_received = time.monotonic()
         self._HANDLERS[type(message)](self, message)
 
     def _welcomed(self, message: wire.Welcome) -> None:
         if message.protocol != wire.PROTOCOL:
-            error = ProtocolError(
+            self._problem = ProtocolError(
                 f"the broker at {self.address} speaks protocol {message.protocol}, this process {wire.PROTOCOL}",
                 f"Install the same version on both sides (broker: {message.version}, here: {__version__}).",
             )
-            if not self._connected.done():
-                self._connected.set_exception(error)
-            self._drop(str(error))
+            self._drop(self._problem.message)
             return
         assert self._connection is not None
-        self._connection.welcome = message
+        self._connection.welcome = self.limits = message
+        self._problem = None
         self._backoff.reset()
         for request in self._requests.values():
             self._send(request.message)
@@ -445,6 +449,10 @@ class Session:
 
     def _refused(self, message: wire.Refused) -> None:
         error = CATALOGUE.get(message.code, DatacenterError)(message.message, message.hint)
+        if not message.request:  # it refuses the session as a whole
+            self._problem = error
+            self._drop(error.message)
+            return
         request = self._requests.pop(message.request, None)
         if request is None:
             return

@@ -60,6 +60,7 @@ class Broker:
         self._closed = True
         self._unsent: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._counts = {"received": 0, "malformed": 0, "undeliverable": 0}
 
     async def __aenter__(self) -> Broker:
@@ -80,7 +81,7 @@ class Broker:
                 owner="broker control",
                 router_mandatory=True,
                 max_message_bytes=limits.max_control_bytes,
-                linger_ms=200,  # the goodbyes should arrive
+                linger_ms=options.GOODBYE_LINGER_MS,
             )
             try:
                 self.endpoint = owned.bind(self.listen, insecure=self._insecure)
@@ -115,9 +116,8 @@ class Broker:
 
     async def close(self) -> None:
         """Says goodbye to every session and closes. Idempotent; bounded."""
-        if self._closed:
+        if self._closed or self._runtime.pid != os.getpid():
             return
-        self._runtime.check_process()
         self._send(self.sessions.shutdown())
         self._shut()
         await self._loop.run_in_executor(None, runtime.release, self._runtime)
@@ -186,7 +186,8 @@ class Broker:
         deadline = self.sessions.registry.next_deadline()
         wait_s = TICK_S if deadline is None else max(0.0, min(TICK_S, deadline - now))
         at = self._loop.time() + wait_s
-        if self._timer is None or at < self._timer.when() - 0.001:
+        if self._timer is None or at < self._timer_at - 0.001:
             if self._timer is not None:
                 self._timer.cancel()
+            self._timer_at = at  # uvloop's handles do not tell
             self._timer = self._loop.call_at(at, self._tick)

@@ -16,6 +16,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
+import sys
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
@@ -27,7 +29,6 @@ from datacenter.calls import Pending
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
 from datacenter.errors import (
     BadArgumentsError,
-    BrokerUnreachableError,
     BusyError,
     ClosedError,
     DatacenterError,
@@ -44,6 +45,7 @@ from datacenter.wire import Resolution, ServiceType
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
 MAX_CACHED_TARGETS: Final = 10_000
+MAX_DEADLINE_S: Final = 1e9
 
 
 class AsyncClient:
@@ -121,10 +123,11 @@ class AsyncClient:
                 f"{len(self._in_flight)} calls are in flight, as many as this client takes",
                 "Wait for some, or raise ClientOptions.max_in_flight.",
             )
-        seconds = self.options.deadline_s if deadline_s is None else deadline_s
+        seconds = self.options.deadline_s if deadline_s is None else _checked_deadline(deadline_s)
         frame = self._encode(target, service, method, seconds, args, keywords)
         future: asyncio.Future[Any] = self._loop.create_future()
-        pending = Pending(self._next_id, target, frame, self._loop.time() + seconds, future, returns, self._retry)
+        now = self._loop.time()
+        pending = Pending(self._next_id, target, frame, now, now + seconds, future, returns, self._retry)
         self._counts["calls"] += 1
         self._in_flight[pending] = None
         if self._timer is None or pending.deadline < self._timer_at:
@@ -154,7 +157,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded."""
-        if self._closed:
+        if self._closed or self._runtime.pid != os.getpid():
             return
         self._check_loop()
         self._shut()
@@ -166,6 +169,11 @@ class AsyncClient:
         if not self._closed:
             runtime.run_in_loop(self._loop, self._shut)
             self._give_back()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
+            self._closed = True
+            runtime.give_up("an AsyncClient", self._give_back)  # its sockets warn and are closed on their own
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the client was made, and what is open now."""
@@ -227,13 +235,16 @@ class AsyncClient:
                 f"the arguments of {target} cannot be encoded: {error}",
                 "Send numbers, strings, bytes, lists, dicts, dataclasses or msgspec.Struct.",
             ) from None
-        welcome = self._session.welcome
-        if welcome is not None and len(frame) > welcome.max_message_bytes:
+        self._check_size(target, frame)
+        return frame
+
+    def _check_size(self, target: str, frame: bytes) -> None:
+        limits = self._session.limits
+        if limits is not None and len(frame) > limits.max_message_bytes:
             raise TooLargeError(
-                f"the call of {target} has {len(frame):,} bytes; the limit is {welcome.max_message_bytes:,}",
+                f"the call of {target} has {len(frame):,} bytes; the limit is {limits.max_message_bytes:,}",
                 "Send less at once, or start the broker with a larger --max-message-bytes.",
             )
-        return frame
 
     def _dispatch(self, route: Route, pending: Pending) -> None:
         peer = least_busy(route.peers)
@@ -258,6 +269,12 @@ class AsyncClient:
             peer = least_busy(route.peers)
             if peer is None:
                 return
+            try:
+                self._check_size(pending.target, pending.frame)  # it may have been made before the limit was known
+            except TooLargeError as error:
+                self._fail(pending, error)
+                route.waiting.popleft()
+                continue
             if peer.send(pending, pending.frame):
                 pending.sent = True
                 route.waiting.popleft()
@@ -269,11 +286,17 @@ class AsyncClient:
     def _retry(self, pending: Pending, _error: LostError) -> bool:
         service, _, method = pending.target.partition(".")
         route = self._routes.get(service)
-        if self._closed or route is None or method not in route.idempotent:
+        if (
+            self._closed
+            or route is None
+            or method not in route.idempotent
+            or pending.resends >= self.options.max_resends
+        ):
             self._counts["lost"] += 1
             self._in_flight.pop(pending, None)
             return False
         self._counts["resent"] += 1
+        pending.resends += 1
         self._dispatch(route, pending)
         return True
 
@@ -318,11 +341,8 @@ class AsyncClient:
             return DeadlineError(
                 f"{pending.target} was sent but not answered by its deadline", "It may have been executed.", sent=True
             )
-        if self._session.welcome is None and not self._was_connected:
-            return BrokerUnreachableError(
-                f"no broker answered at {self._session.address}, so {service} could not be found",
-                "Start one with `datacenter up`, or give the address of another.",
-            )
+        if self._session.welcome is None and self._session.limits is None:
+            return self._session.why_not(self._loop.time() - pending.made)
         return DeadlineError(
             f"{pending.target} was not sent: no instance of {service} could be reached before its deadline",
             f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
@@ -452,10 +472,8 @@ class AsyncClient:
         for route in self._routes.values():
             self._session.unwatch(route.name, _Listener(self, route))
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
-        loop_runs = not self._loop.is_closed()
         for pending in self._in_flight:
-            if loop_runs:
-                pending.fail(closed)
+            pending.fail(closed, quietly=True)
         self._in_flight.clear()
         self._routes.clear()
         self._peers.close()
@@ -463,6 +481,15 @@ class AsyncClient:
     def _give_back(self) -> None:
         self._runtime.release_session(self._session)
         runtime.release(self._runtime)
+
+
+def _checked_deadline(seconds: float) -> float:
+    if isinstance(seconds, (int, float)) and seconds <= MAX_DEADLINE_S:  # NaN is not
+        return seconds
+    raise BadArgumentsError(
+        f"deadline_s={seconds!r} is no number of seconds up to {MAX_DEADLINE_S:.0f}",
+        "Give a deadline, for instance 10.",
+    )
 
 
 class _Listener:

@@ -35,6 +35,7 @@ class ClientOptions:
 
     deadline_s: float = options.DEADLINE_S
     max_in_flight: int = options.MAX_IN_FLIGHT
+    max_resends: int = options.MAX_RESENDS
     reconnect_min_ms: int = options.RECONNECT_MIN_MS
     reconnect_max_ms: int = options.RECONNECT_MAX_MS
     insecure: bool = options.INSECURE

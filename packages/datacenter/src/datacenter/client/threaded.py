@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
+_Queue = deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]]
 
 
 class Client:
@@ -36,10 +40,10 @@ class Client:
     """
 
     def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
+        self._closed = True  # until all is made: then the finaliser has something to do
         self._runtime = runtime.acquire()
         self._lock = threading.Lock()
-        self._closed = False
-        self._queue: deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = deque()
+        self._queue: _Queue = deque()
         try:
             self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
         except BaseException:
@@ -47,6 +51,7 @@ class Client:
             raise
         runtime.forget(self._async)
         runtime.remember(self)
+        self._closed = False
 
     def __enter__(self) -> Client:
         return self
@@ -89,7 +94,7 @@ class Client:
         first = not self._queue
         self._queue.append((start, future))
         if first:  # one wake-up serves all calls that threads have queued meanwhile
-            self._runtime.reactor.call(self._start_queued)
+            self._runtime.reactor.call(_start_queued, self._queue)
         return future
 
     def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
@@ -109,29 +114,22 @@ class Client:
         return self._async.statistics()
 
     def close(self) -> None:
-        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread."""
+        """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread.
+
+        Nothing happens in a forked child: what is the parent's stays the parent's.
+        """
         with self._lock:
-            if self._closed:
+            if self._closed or self._runtime.pid != os.getpid():
                 return
             self._closed = True
         runtime.forget(self)
-        self._runtime.check_process()
-        shut = concurrent.futures.Future[None]()
+        _close_parts(self._async, self._runtime, self._queue)
 
-        def shut_in_reactor() -> None:
-            try:
-                self._start_queued()
-                self._async._shut()
-            finally:
-                shut.set_result(None)
-
-        try:
-            self._runtime.reactor.call(shut_in_reactor)
-            shut.result(CLOSE_DEADLINE_S)
-        except (ClosedError, concurrent.futures.TimeoutError) as error:
-            log.warning("%r did not close in order: %s", self, error)
-        self._async._give_back()
-        runtime.release(self._runtime)
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
+            self._closed = True
+            parts = functools.partial(_close_parts, self._async, self._runtime, self._queue)
+            runtime.give_up("a Client", parts)
 
     def close_now(self) -> None:
         self.close()
@@ -139,14 +137,35 @@ class Client:
     def __repr__(self) -> str:
         return repr(self._async).replace("AsyncClient", "Client")
 
-    def _start_queued(self) -> None:
-        queue = self._queue
-        while queue:
-            start, future = queue.popleft()
-            try:
-                _pass_on(start(), future)
-            except Exception as error:
-                future.set_exception(error)
+
+def _start_queued(queue: _Queue) -> None:
+    """In the reactor: starts the calls that threads have queued."""
+    while queue:
+        start, future = queue.popleft()
+        try:
+            _pass_on(start(), future)
+        except Exception as error:
+            future.set_exception(error)
+
+
+def _close_parts(client: AsyncClient, process: runtime.Runtime, queue: _Queue) -> None:
+    """What a Client consists of, closed in order. Not in the reactor's thread."""
+    shut = concurrent.futures.Future[None]()
+
+    def shut_in_reactor() -> None:
+        try:
+            _start_queued(queue)
+            client._shut()
+        finally:
+            shut.set_result(None)
+
+    try:
+        process.reactor.call(shut_in_reactor)
+        shut.result(CLOSE_DEADLINE_S)
+    except (ClosedError, concurrent.futures.TimeoutError) as error:
+        log.warning("%r did not close in order: %s", client, error)
+    client._give_back()
+    runtime.release(process)
 
 
 async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient:

@@ -129,7 +129,11 @@ class LoopSocket:
             self._look_again()
 
     def _look_again(self) -> None:
-        events = self._get(zmq.EVENTS)
+        try:
+            events = self._get(zmq.EVENTS)
+        except zmq.ZMQError as error:
+            self._context_ended(error)
+            return
         if events & _POLLIN:
             self._drain()
         if self._wants_room and events & _POLLOUT and not self.closed:
@@ -150,6 +154,9 @@ class LoopSocket:
                 frame = receive(_NOBLOCK)
             except zmq.Again:
                 break
+            except zmq.ZMQError as error:
+                self._context_ended(error)
+                return
             try:
                 if option(more):
                     self._drop_rest(routing_id)
@@ -161,6 +168,11 @@ class LoopSocket:
                 return
         # The drain has processed commands: ask for what arrived meanwhile before the loop sleeps.
         self._come_again()
+
+    def _context_ended(self, error: zmq.ZMQError) -> None:
+        """ETERM: the context ended before this socket did (at exit, for objects that nobody closed)."""
+        log.debug("%s: %s", self.owned.owner, error)
+        self.close()
 
     def _ended(self) -> bool:
         return self.closed  # by a callback: a method, because mypy believes what it saw at the top
