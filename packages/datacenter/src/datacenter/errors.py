@@ -126,6 +126,14 @@ class WrongTypeError(DatacenterError):
     code = "wrong-type"
 
 
+def wrong_type(name: str, registered: str, wanted: str) -> WrongTypeError:
+    """The same words wherever it is noticed."""
+    return WrongTypeError(
+        f"{name!r} is registered as {registered}, not as {wanted}",
+        f"Use it as {registered}, or another name: `datacenter ls` shows all.",
+    )
+
+
 class RegistryFullError(DatacenterError):
     """The broker's registry has reached a stated limit."""
 

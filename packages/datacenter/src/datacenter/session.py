@@ -30,7 +30,14 @@ import zmq
 
 from datacenter import options, wire
 from datacenter.backoff import Backoff
-from datacenter.errors import CATALOGUE, BrokerUnreachableError, ClosedError, DatacenterError, ProtocolError
+from datacenter.errors import (
+    CATALOGUE,
+    BrokerUnreachableError,
+    ClosedError,
+    DatacenterError,
+    ProtocolError,
+    wrong_type,
+)
 from datacenter.reactor import Reactor
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.events import MonitorEvent
@@ -73,7 +80,6 @@ class _Registration:
 
 @dataclass
 class _Watch:
-    type: ServiceType
     resolution: Resolution | None = None
     listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
 
@@ -103,7 +109,7 @@ class Session:
         self._requests: dict[int, _Request] = {}
         self._next_request = 0
         self._registrations: dict[str, _Registration] = {}
-        self._watches: dict[str, _Watch] = {}
+        self._watches: dict[tuple[str, ServiceType], _Watch] = {}
         self._listeners: list[Callable[[SessionState, str], None]] = []
         self._connected = concurrent.futures.Future[wire.Welcome]()
         #: the limits of the broker that was spoken to last; unlike `welcome` it outlives the connection
@@ -156,8 +162,24 @@ class Session:
         return self._in_reactor(ask)
 
     def resolve(self, name: str, type_: ServiceType) -> concurrent.futures.Future[Resolution]:
-        """What the broker knows of a name now. The future raises WrongTypeError, BrokerUnreachableError."""
-        return self._in_reactor(lambda: self._ask(lambda request: wire.Resolve(request, name, type_, watch=False)))
+        """What a name stands for, once the broker knows (it waits while the broker settles). Cancel it to stop waiting.
+
+        The future raises WrongTypeError, RegistryFullError.
+        """
+        future = concurrent.futures.Future[Resolution]()
+
+        def listener(news: Resolution | DatacenterError) -> None:
+            if isinstance(news, Resolution) and news.state == "settling" and not future.cancelled():
+                return
+            self._unwatch(name, type_, listener)
+            if isinstance(news, Resolution):
+                _succeed(future, news)
+            else:
+                _fail(future, news)
+
+        self.watch(name, type_, listener)
+        future.add_done_callback(lambda done: self.unwatch(name, type_, listener) if done.cancelled() else None)
+        return future
 
     def list_services(self) -> concurrent.futures.Future[tuple[Resolution, ...]]:
         """All names that the broker knows."""
@@ -169,9 +191,10 @@ class Session:
         """
         self._reactor.call(self._watch, name, type_, listener)
 
-    def unwatch(self, name: str, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        """Ends one `watch`. Nothing happens if it has ended."""
-        self._reactor.call(self._unwatch, name, listener)
+    def unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
+        """Ends one `watch`. Nothing happens if it has ended, or the session."""
+        with contextlib.suppress(ClosedError):
+            self._reactor.call(self._unwatch, name, type_, listener)
 
     def on_state(self, listener: Callable[[SessionState, str], None]) -> Callable[[], None]:
         """Calls `listener(state, reason)` in the reactor at each change; returns what removes it."""
@@ -398,8 +421,8 @@ class Session:
         for request in self._requests.values():
             self._send(request.message)
         self._register_again(only_unconfirmed=False)
-        for name, watch in self._watches.items():
-            self._send(wire.Resolve(0, name, watch.type))
+        for name, type_ in self._watches:
+            self._send(wire.Resolve(0, name, type_))
         if not self._connected.done():
             self._connected.set_result(message)
         self._set_state("connected", f"broker {message.broker_id}, version {message.version}")
@@ -457,7 +480,7 @@ class Session:
         if request is None:
             return
         if isinstance(request.message, wire.Resolve):
-            self._tell(request.message.name, error)
+            self._tell((request.message.name, request.message.type), error)
         _fail(request.future, error)
 
     def _resolved(self, message: wire.Resolved) -> None:
@@ -478,48 +501,42 @@ class Session:
     # --- in the reactor: names
 
     def _watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        watch = self._watches.get(name)
-        if watch is None:
-            watch = self._watches[name] = _Watch(type_)
+        watch = self._watches.setdefault((name, type_), _Watch())
         watch.listeners.append(listener)
-        if watch.resolution is not None and watch.type == type_:
+        if watch.resolution is not None:
             listener(watch.resolution)
         else:
-            watch.type = type_
-            asked = self._ask(lambda request: wire.Resolve(request, name, type_))
-            asked.add_done_callback(lambda future: self._tell_unreachable(name, future))
+            self._ask(lambda request: wire.Resolve(request, name, type_)).add_done_callback(_seen)
 
-    def _tell_unreachable(self, name: str, future: concurrent.futures.Future[Any]) -> None:
-        if not future.cancelled() and isinstance(future.exception(), BrokerUnreachableError):
-            log.info("%s is not resolved yet: %s", name, future.exception())
-
-    def _unwatch(self, name: str, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        watch = self._watches.get(name)
+    def _unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
+        watch = self._watches.get((name, type_))
         if watch is None or listener not in watch.listeners:
             return
         watch.listeners.remove(listener)
         if not watch.listeners:
-            del self._watches[name]
-            if self.welcome is not None:
+            del self._watches[name, type_]
+            if self.welcome is not None and not any(watched == name for watched, _ in self._watches):
                 self._send(wire.Unwatch(name))
 
     def _update(self, resolution: Resolution) -> None:
-        watch = self._watches.get(resolution.name)
-        if watch is None:
-            return
-        present = watch.resolution
-        if resolution.state == "settling" and present is not None and present.instances:
-            return  # the broker has just started; what we know is better than what it does not know yet
-        watch.resolution = resolution
-        self._tell(resolution.name, resolution)
+        registered = resolution.state not in ("unknown", "settling")
+        for key in [key for key in self._watches if key[0] == resolution.name]:
+            watch = self._watches[key]
+            if registered and key[1] != resolution.type:
+                self._tell(key, wrong_type(resolution.name, resolution.type, key[1]))
+                continue
+            if resolution.state == "settling" and watch.resolution is not None and watch.resolution.instances:
+                continue  # the broker has just started; what we know is better than what it does not know yet
+            watch.resolution = resolution
+            self._tell(key, resolution)
 
-    def _tell(self, name: str, news: Resolution | DatacenterError) -> None:
-        watch = self._watches.get(name)
+    def _tell(self, key: tuple[str, ServiceType], news: Resolution | DatacenterError) -> None:
+        watch = self._watches.get(key)
         for listener in tuple(watch.listeners) if watch is not None else ():
             try:
                 listener(news)
             except Exception:
-                log.exception("a listener of %s raised", name)
+                log.exception("a listener of %s raised", key[0])
 
     _HANDLERS: ClassVar[dict[type, Callable[[Session, Any], None]]] = {
         wire.Welcome: _welcomed,
@@ -537,6 +554,12 @@ class Session:
 
 def _process_name() -> str:
     return os.path.basename(sys.argv[0]) or "python"
+
+
+def _seen(future: concurrent.futures.Future[Any]) -> None:
+    """Looks at a result that goes another way, so that nobody complains that nobody looked."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _succeed(future: concurrent.futures.Future[T], value: T) -> None:

@@ -135,15 +135,21 @@ class AsyncClient:
         self._dispatch(self._routes.get(service) or self._new_route(service), pending)
         return future
 
-    async def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
+    async def resolve(self, name: str, *, type_: ServiceType = "rpc", deadline_s: float | None = None) -> Resolution:
         """What `name` stands for now: its state and its instances. Calls do this by themselves.
 
         Raises NoSuchServiceError if it was never registered, WrongTypeError if it is of another type,
-        BrokerUnreachableError, NotServableError for what cannot be a name.
+        BrokerUnreachableError, DeadlineError, NotServableError for what cannot be a name.
         """
         self._check_usable()
         wire.check_name("service", name)
-        return self._known(await asyncio.wrap_future(self._session.resolve(name, type_)))
+        seconds = self.options.deadline_s if deadline_s is None else _checked_deadline(deadline_s)
+        answer = asyncio.wrap_future(self._session.resolve(name, type_))
+        done, _ = await asyncio.wait({answer}, timeout=max(0.0, seconds))
+        if not done:
+            answer.cancel()
+            raise self._unresolved(name, seconds)
+        return self._known(answer.result())
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` in this client's loop at each change of state; returns what removes it."""
@@ -380,11 +386,18 @@ class AsyncClient:
     def _forget_route(self, route: Route, error: DatacenterError) -> None:
         """Ends what waits for a name that cannot be had; the next call asks again."""
         del self._routes[route.name]
-        self._session.unwatch(route.name, _Listener(self, route))
+        self._session.unwatch(route.name, "rpc", _Listener(self, route))
         for endpoint in route.endpoints:
             self._peers.unwant(endpoint)
         for pending in route.waiting:
             self._fail(pending, error)
+
+    def _unresolved(self, name: str, waited_s: float) -> DatacenterError:
+        if self._session.limits is None:
+            return self._session.why_not(waited_s)
+        return DeadlineError(
+            f"{name} was not resolved within {waited_s:g} s", "The broker is away, or has just started."
+        )
 
     def _known(self, resolution: Resolution) -> Resolution:
         if resolution.state == "unknown":
@@ -470,7 +483,7 @@ class AsyncClient:
         if self._timer is not None:
             self._timer.cancel()
         for route in self._routes.values():
-            self._session.unwatch(route.name, _Listener(self, route))
+            self._session.unwatch(route.name, "rpc", _Listener(self, route))
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
         for pending in self._in_flight:
             pending.fail(closed, quietly=True)

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
-from datacenter import runtime, wire
+from datacenter import runtime
 from datacenter.client.asynchronous import AsyncClient
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, StateEvent
 from datacenter.errors import ClosedError, WrongLoopError
@@ -78,14 +78,7 @@ class Client:
         self, target: str, /, *args: Any, returns: Any = None, deadline_s: float | None = None, **keywords: Any
     ) -> concurrent.futures.Future[Any]:
         """Like `call`, but returns a future at once."""
-        self._runtime.check_process()
-        if self._closed:
-            raise ClosedError("this client is closed", "Make a new one.")
-        if self._runtime.reactor.inside():
-            raise WrongLoopError(
-                "a listener runs in the thread that would have to do this call",
-                "Call from another thread, or use AsyncClient.",
-            )
+        self._check_usable()
         future = concurrent.futures.Future[Any]()
 
         def start() -> asyncio.Future[Any]:
@@ -97,13 +90,10 @@ class Client:
             self._runtime.reactor.call(_start_queued, self._queue)
         return future
 
-    def resolve(self, name: str, *, type_: ServiceType = "rpc") -> Resolution:
+    def resolve(self, name: str, *, type_: ServiceType = "rpc", deadline_s: float | None = None) -> Resolution:
         """As of AsyncClient."""
-        self._runtime.check_process()
-        if self._closed:
-            raise ClosedError("this client is closed", "Make a new one.")
-        wire.check_name("service", name)
-        return self._async._known(self._async._session.resolve(name, type_).result())
+        self._check_usable()
+        return self._runtime.reactor.submit(self._async.resolve(name, type_=type_, deadline_s=deadline_s)).result()
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""
@@ -112,6 +102,16 @@ class Client:
     def statistics(self) -> dict[str, Any]:
         """As of AsyncClient."""
         return self._async.statistics()
+
+    def _check_usable(self) -> None:
+        self._runtime.check_process()
+        if self._closed:
+            raise ClosedError("this client is closed", "Make a new one.")
+        if self._runtime.reactor.inside():
+            raise WrongLoopError(
+                "a listener runs in the thread that would have to do this call",
+                "Call from another thread, or use AsyncClient.",
+            )
 
     def close(self) -> None:
         """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread.

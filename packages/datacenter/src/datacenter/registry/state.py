@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from datacenter import options
-from datacenter.errors import RegistryFullError, WrongTypeError
+from datacenter.errors import RegistryFullError, wrong_type
 from datacenter.wire import Instance, Resolution, ServiceType, check_name
 
 
@@ -104,10 +104,7 @@ class Registry:
         check_name("service", name)
         entry = self._names.get(name)
         if entry is not None and entry.type != type_:
-            raise WrongTypeError(
-                f"{name!r} is registered as {entry.type}, not as {type_}",
-                f"Choose another name, or stop what serves {name!r} as {entry.type}.",
-            )
+            raise wrong_type(name, entry.type, type_)
         lease = self._leases.get(instance.id)
         if lease is None and len(self._leases) >= self.limits.max_instances:
             raise RegistryFullError(
@@ -177,10 +174,7 @@ class Registry:
         check_name("service", name)
         entry = self._names.get(name)
         if entry is not None and entry.type != type_:
-            raise WrongTypeError(
-                f"{name!r} is registered as {entry.type}, not as {type_}",
-                f"Use it as {entry.type}, or ask for another name: `datacenter ls` shows all.",
-            )
+            raise wrong_type(name, entry.type, type_)
         return self._resolution(name, type_)
 
     def services(self) -> list[Resolution]:
