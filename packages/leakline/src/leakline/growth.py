@@ -92,12 +92,11 @@ def judge(samples: Sequence[Sample], limit: int | None = None, prior_peaks: dict
     peaks = prior_peaks or {}
     last = samples[-1]
     series = series_of_kinds(samples)
-    whole = [(sample.at, sample.total) for sample in samples]
     capped = limit is not None and last.total >= limit
     trends = {kind: trend_of(points, peaks.get(kind, 0), capped=capped) for kind, points in series.items()}
-    rest = trend_of(whole, peaks.get(TOTAL, 0), capped=capped)
     if not series:  # kinds could not be read: the total is all there is
-        trends[TOTAL] = rest
+        whole = [(sample.at, sample.total) for sample in samples]
+        trends[TOTAL] = trend_of(whole, peaks.get(TOTAL, 0), capped=capped)
     rate = sum(trend.per_second for trend in trends.values() if trend.verdict == "leak")
     return Growth(
         verdict=_verdict(trends, last.total, limit),

@@ -20,6 +20,7 @@ from leakline.facts import Finding, Limits, Sample, Verdict
 from leakline.growth import TOTAL, Growth, judge
 from leakline.rules import diagnose
 from leakline.rules.observed import Observed
+from leakline.rules.observing import STOPPED
 from leakline.rules.standstill import Standstill, StandstillWatch, role_of
 
 STEP_S = 0.05
@@ -27,6 +28,7 @@ WINDOW_S = 30.0
 KINDS_EVERY_S = 1.0  # also when the count stands still
 KINDS_SPACING_S = 0.09  # at most about ten times a second
 CPU_SHARE = 0.05  # reading kinds may take this share of one core
+KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a day one each 9 s
 NEW_THREADS_EVERY_S = 1.0
 PEAKS_KEPT_S = 120.0
 SCHEMA = 1
@@ -50,6 +52,11 @@ class Report(msgspec.Struct, frozen=True):
     judged: Growth | None = None
     ended: bool = False
     cpu_seconds: float = 0.0  # what observing cost
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the process was stopped (SIGSTOP, a debugger) all the while, so that nothing could grow."""
+        return any(finding.id == STOPPED for finding in self.findings)
 
     @property
     def exit_code(self) -> int:
@@ -98,7 +105,7 @@ class Observation:
         self.command = proc.command(pid)
         self._started = proc.started(pid)
         self._limits = _limits(pid, limit)
-        self._begin = self._end = proc.snapshot(pid)
+        self._begin = self._end = proc.snapshot(pid, started=self._started)
         self._samples: deque[Sample] = deque()
         self._peaks: deque[tuple[float, str, int]] = deque()
         self._threads: dict[int, StandstillWatch] = {}
@@ -120,12 +127,12 @@ class Observation:
             return None
         finally:
             self._cpu += time.thread_time() - began
-        self._samples.append(sample)
+        self._keep(sample)
         self._forget(sample.at)
         return sample
 
     def samples(self) -> tuple[Sample, ...]:
-        """The samples of the window, oldest first."""
+        """The samples of the window, oldest first; while the total stands still, the first and the last of them."""
         return tuple(self._samples)
 
     def growth(self) -> Growth:
@@ -152,10 +159,7 @@ class Observation:
         """Look at everything: sockets, peers, limits, libraries. Some milliseconds for each thousand descriptors."""
         began = time.thread_time()
         try:
-            if proc.started(self.pid) != self._started:
-                self.ended = True
-                return
-            self._end = proc.snapshot(self.pid)
+            self._end = proc.snapshot(self.pid, started=self._started)
             self._counts = self._end.counts()
             self._samples.append(Sample(self._end.at, self._end.total, self._counts))
             self._limits = _limits(self.pid, self._limits.ceiling if self._limits else None)
@@ -169,19 +173,20 @@ class Observation:
         if refresh and not self.ended:
             self.refresh()
         growth = self.growth()
-        seen = self._end
+        seen, findings = self._end, self._diagnose(growth)
+        stands = growth.verdict == "steady" and any(finding.id == STOPPED for finding in findings)
         return Report(
             pid=self.pid,
             command=self.command,
             seconds=growth.seconds,
-            verdict=growth.verdict,
+            verdict="unknown" if stands else growth.verdict,
             limit=growth.limit,
             total=growth.total,
             highest=None if seen.highest < 0 else seen.highest,
             counts=self._counts,
             growth=growth.rates(),
             seconds_to_limit=growth.seconds_to_limit,
-            findings=self._diagnose(growth),
+            findings=findings,
             limits=self._limits,
             judged=growth,
             ended=self.ended,
@@ -203,11 +208,11 @@ class Observation:
 
     def _sample(self) -> Sample:
         now = time.monotonic()
-        total = proc.count(self.pid)
+        total = proc.count(self.pid, self._started)
         if not self._kinds_due(now, total):
             return Sample(now, total)
         began = time.thread_time()
-        kinds = proc.kinds(self.pid)
+        kinds = proc.kinds(self.pid, self._started)
         self._kinds_cost = time.thread_time() - began
         self._kinds_read = now
         self._counts = kinds
@@ -215,7 +220,7 @@ class Observation:
 
     def _kinds_due(self, now: float, total: int) -> bool:
         since = now - self._kinds_read
-        if since < max(KINDS_SPACING_S, self._kinds_cost / CPU_SHARE):
+        if since < max(KINDS_SPACING_S, self._kinds_cost / CPU_SHARE, self.window / KINDS_KEPT):
             return False
         moved = not self._samples or total != sum(self._counts.values())
         return moved or since >= KINDS_EVERY_S
@@ -232,6 +237,15 @@ class Observation:
                 self._threads[tid].add(now, thread)
             else:
                 self._threads[tid] = StandstillWatch(now, thread)
+
+    def _keep(self, sample: Sample) -> None:
+        """Add a sample; while the total stands still only the first and the last are kept, so that days fit."""
+        if len(self._samples) > 1 and sample.kinds is None:
+            last, before = self._samples[-1], self._samples[-2]
+            close = sample.at - before.at < self.window / KINDS_KEPT
+            if last.kinds is None and (close or before.total == last.total == sample.total):
+                self._samples.pop()
+        self._samples.append(sample)
 
     def _forget(self, now: float) -> None:
         """Drop what is older than the window, and keep of it only how high each kind stood."""

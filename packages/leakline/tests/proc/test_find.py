@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from leakline import proc
-from leakline.errors import AmbiguousNameError, NoSuchProcessError
+from leakline.errors import AmbiguousNameError, NoSuchProcessError, UsageError
 
 WAIT = "import sys\nprint('ready', flush=True)\nsys.stdin.read()\n"
 
@@ -102,3 +102,9 @@ def test_a_near_miss_is_suggested(tmp_path: Path) -> None:
     with running(sys.executable, str(script)), pytest.raises(NoSuchProcessError) as caught:
         proc.find("leakline_almots")
     assert "leakline_almost" in caught.value.hint
+
+
+def test_an_empty_name_is_no_name() -> None:
+    for name in ("", "  "):
+        with pytest.raises(UsageError, match="empty name"):
+            proc.find(name)

@@ -70,3 +70,20 @@ def test_sockets_of_a_foreign_namespace_are_said_to_be_unknown(start: Any, names
     assert (socket.role, socket.protocol, socket.in_tables) == ("unknown", "unix-stream", False)
     assert len(snapshot.unreadable) == 1
     assert "network namespace" in snapshot.unreadable[0]
+
+
+def test_names_with_newlines_in_another_namespace(start: Any, namespace: str) -> None:
+    target = start(
+        """
+        import socket
+        for index, name in enumerate(["\\0evil\\nname 1 2 3", "\\0\\n\\n", "\\0a\\r0: 1"]):
+            server = socket.socket(socket.AF_UNIX); server.bind(name); server.listen()
+            fds[str(index)] = server.detach()
+        """,
+        prefix=("ip", "netns", "exec", namespace),
+    )
+    found = {descriptor.number: descriptor.socket for descriptor in proc.snapshot(target.pid).descriptors}
+    sockets = [found[number] for number in target.fds.values()]
+    assert [socket.role for socket in sockets if socket] == ["listener"] * 3
+    assert sockets[0] is not None
+    assert sockets[0].local == Address("@evil")

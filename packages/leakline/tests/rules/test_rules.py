@@ -119,6 +119,53 @@ def test_never_bound_needs_many() -> None:
     assert ids(observed(descriptors=many[:9])) == []
 
 
+def test_unix_datagram_sockets_that_only_send_are_in_use() -> None:
+    senders = tuple(
+        Descriptor(number, "unix", f"socket:[{number}]", socket=Socket("unix-dgram", "never-bound", "UNCONNECTED"))
+        for number in range(20)
+    )
+    assert ids(observed(descriptors=senders)) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "role", "identity"),
+    [(None, "never-bound", "socket.never-bound"), ("CLOSE_WAIT", "accepted", "tcp.close-wait")],
+)
+def test_growth_by_sockets_in_a_bad_state_is_one_finding(state: str | None, role: Role, identity: str) -> None:
+    facts = observed(seconds=10.0)
+    samples = [Sample(index / 10, 12 + 2 * index, {"tcp": 12 + 2 * index}) for index in range(101)]
+    before = tuple(socket(number, state, role) for number in range(12))
+    after = before + tuple(socket(number, state, role) for number in range(12, 212))
+    assert facts.begin is not None
+    assert facts.end is not None
+    facts = msgspec.structs.replace(
+        facts,
+        growth=judge(samples, 1024),
+        counts={"tcp": 212},
+        begin=msgspec.structs.replace(facts.begin, descriptors=before),
+        end=msgspec.structs.replace(facts.end, descriptors=after),
+    )
+    (finding,) = diagnose(facts)
+    assert (finding.id, finding.severity) == (identity, "leak")
+    assert finding.per_second == pytest.approx(20.0, rel=0.02)
+    assert finding.evidence["seconds_to_limit"] == pytest.approx((1024 - 212) / 20, rel=0.02)
+    healthy = tuple(socket(number, "ESTABLISHED") for number in range(1000, 1300))
+    mixed = msgspec.structs.replace(facts.end, descriptors=after + healthy) if facts.end else None
+    assert ids(msgspec.structs.replace(facts, end=mixed)) == ["growth.tcp", identity]
+
+
+def test_figures_in_titles_keep_their_commas() -> None:
+    (finding,) = diagnose(observed(base=1020, limit=1030))
+    assert finding.title == "1 022 of 1 030 descriptors in use, 8 left"
+
+
+def test_sockets_of_another_namespace_are_told() -> None:
+    facts = observed()
+    assert facts.end is not None
+    end = msgspec.structs.replace(facts.end, unreadable=("state and addresses of 3 sockets: …",))
+    assert ids(msgspec.structs.replace(facts, end=end)) == ["observe.unreadable"]
+
+
 def test_too_little_seen_is_a_note_with_the_command_to_type() -> None:
     (finding,) = diagnose(observed(0.1))
     assert (finding.id, finding.severity) == ("growth.undecided", "note")

@@ -1,6 +1,7 @@
 """What the kernel says about a process: descriptors, socket tables, threads, limits. It only reads, and signals nobody.
 
-Every function takes a pid, holds nothing between calls, and may be called from any thread. It raises a LeaklineError:
+Every function takes a pid, holds nothing between calls, and may be called from any thread. With `started` (see there)
+it refuses another process that was given the same number meanwhile. It raises a LeaklineError:
 NoSuchProcessError, NotPermittedError, ZombieError or KernelThreadError.
 """
 
@@ -15,9 +16,9 @@ from leakline.proc.threads import read_threads
 __all__ = ["command", "count", "find", "kinds", "limits", "snapshot", "started", "threads"]
 
 
-def count(pid: int) -> int:
+def count(pid: int, started: int | None = None) -> int:
     """Number of open descriptors: a microsecond since Linux 6.2, a directory listing before."""
-    return Process(pid).count()
+    return Process(pid, started).count()
 
 
 def threads(pid: int) -> tuple[Thread, ...]:

@@ -6,7 +6,8 @@ import itertools
 import os
 from collections.abc import Iterator
 
-from leakline.errors import AmbiguousNameError, NoSuchProcessError
+from leakline.errors import AmbiguousNameError, NoSuchProcessError, UsageError
+from leakline.figures import printable
 from leakline.proc.process import Stat, read_stat
 
 _INTERPRETERS = ("python", "pypy", "node", "ruby", "perl", "bash", "dash", "sh", "php", "lua", "java")
@@ -16,10 +17,13 @@ _SHOWN, _CUT = 10, 100  # candidates, and characters of each command line
 def find(target: str) -> int:
     """The pid of `target`: "1234", or a name: the exact short one, else the program's, else a script's.
 
-    Never this process itself. Raises NoSuchProcessError, or AmbiguousNameError with the candidates.
+    Never this process itself. Raises NoSuchProcessError, UsageError, or AmbiguousNameError with the
+    candidates.
     """
     if target.isascii() and target.isdigit():
         return _thread_group(int(target))
+    if not target.strip():
+        raise UsageError("an empty name names no process", "give a process by number or name: leakline 1234")
     tiers: tuple[list[tuple[int, str]], ...] = ([], [], [])
     names: set[str] = set()
     for pid, stat in _others():
@@ -103,8 +107,7 @@ def _ambiguous(target: str, found: list[tuple[int, str]]) -> AmbiguousNameError:
 
 def _printable(command: str) -> str:
     # A command line may hold a whole script, newlines and terminal controls included.
-    line = " ".join(command.split())
-    return line if line.isprintable() else ascii(line)[1:-1]
+    return printable(" ".join(command.split()))
 
 
 def _suggestion(target: str, names: set[str]) -> str:

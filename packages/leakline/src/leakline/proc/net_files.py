@@ -5,6 +5,7 @@ Slower than netlink, and UNIX sockets lack their far end; but every user may rea
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from leakline.proc.socket_rows import LISTEN, UNIX_TYPES, Tables, UnixRow
 
 _ACCEPTS = 0x10000  # __SO_ACCEPTCON in the flags of /proc/net/unix: it listens
+# An abstract name may hold newlines, whatever follows them: only a line that begins like this is a row.
+_UNIX_ROW = re.compile(r"[0-9A-Fa-f]+: [0-9A-F]{8} [0-9A-F]{8} [0-9A-F]{8} [0-9A-F]{4} [0-9A-F]{2} +\d+(?: |$)")
 _UNIX_STATES = {1: 7, 2: 2, 3: 1, 4: 8}  # SS_UNCONNECTED, _CONNECTING, _CONNECTED, _DISCONNECTING as TCP's numbers
 
 
@@ -19,7 +22,8 @@ def read_inet(tables: Tables, net: str, protocol: str, version: int) -> None:
     """Add the sockets of `net`/tcp, udp6, raw, icmp6, … A table that the kernel does not have is empty."""
     name = "icmp" if protocol == "ping" else protocol
     rows = tables.add(protocol, version).rows
-    for fields in _lines(f"{net}/{name if version == 4 else f'{name}6'}"):
+    for line in _lines(f"{net}/{name if version == 4 else f'{name}6'}"):
+        fields = line.split()
         state, inode = int(fields[3], 16), int(fields[9])
         listens = state == LISTEN and protocol == "tcp"
         if not listens and inode not in tables.wanted:
@@ -34,7 +38,10 @@ def read_inet(tables: Tables, net: str, protocol: str, version: int) -> None:
 
 def read_unix(tables: Tables, net: str) -> None:
     """Add the UNIX sockets. Which socket is connected to which is not in this table."""
-    for fields in _lines(f"{net}/unix", 7):
+    for line in _lines(f"{net}/unix"):
+        if not _UNIX_ROW.match(line):
+            continue
+        fields = line.split(None, 7)
         inode, name = int(fields[6]), fields[7] if len(fields) > 7 else ""
         if name:
             tables.names[inode] = name
@@ -47,18 +54,18 @@ def read_unix(tables: Tables, net: str) -> None:
 def read_bound(tables: Tables, net: str) -> None:
     """Note which netlink and packet sockets are in their tables."""
     for file in ("netlink", "packet"):
-        for fields in _lines(f"{net}/{file}"):
-            inode = int(fields[-1])
+        for line in _lines(f"{net}/{file}"):
+            inode = int(line.split()[-1])
             if inode in tables.wanted:
                 tables.bound.add(inode)
 
 
-def _lines(path: str, splits: int = -1) -> Iterator[list[str]]:
+def _lines(path: str) -> Iterator[str]:
     try:
-        with open(path, errors="backslashreplace") as file:
+        with open(path, errors="backslashreplace", newline="\n") as file:  # "\r" may be in a name
             next(file, None)
             for line in file:
-                yield line.rstrip("\n").split(None, splits)
+                yield line.rstrip("\n")
     except FileNotFoundError:
         return
 

@@ -33,14 +33,17 @@ _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h: PROC_PID_INIT_INO
 class Process:
     """A process that existed when this was made. Holds no descriptor; safe in any thread and after a fork.
 
+    `started`: that one must have been started then (see Stat): its number may have been given to another one.
     Raises NoSuchProcessError, ZombieError or KernelThreadError when there is nothing to look at.
     """
 
     __slots__ = ("path", "pid", "started")
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, started: int | None = None) -> None:
         self.pid = pid
         stat = read_stat(pid)
+        if started is not None and stat.started != started:
+            raise NoSuchProcessError(f"process {pid} has ended, and its number was given to {stat.name}")
         self.started = stat.started
         if stat.kernel_thread:
             raise KernelThreadError(f"process {pid} ({stat.name}) is a thread of the kernel: it has no descriptors")
@@ -187,6 +190,8 @@ def _where_else() -> str:
         inside = False
     if inside:
         hint += "; this is a container: processes outside of it are visible only from there"
+    if os.geteuid() != 0 and not os.path.exists("/proc/1"):
+        hint += "; /proc is mounted with hidepid and hides the processes of other users: look as root"
     return hint
 
 

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 
 from leakline.errors import LeaklineError
-from leakline.facts import Descriptor, Snapshot, Thread
+from leakline.facts import Descriptor, Snapshot, Socket, Thread
 from leakline.proc.descriptors import (
     Links,
     kind_of,
@@ -26,24 +26,32 @@ from leakline.proc.sockets import absent_socket, read_sockets
 from leakline.proc.threads import read_threads
 
 
-def snapshot(pid: int, *, threads: bool = True, flags: bool = False, libraries: bool = True) -> Snapshot:
+def snapshot(
+    pid: int, *, threads: bool = True, flags: bool = False, libraries: bool = True, started: int | None = None
+) -> Snapshot:
     """All descriptors of a process at one moment, classified; lowest number first.
 
     `flags` also reads fdinfo (open flags, close-on-exec), which about doubles the time. What could not be read is said
     in `unreadable`. Raises NoSuchProcessError, also if the process ends meanwhile, NotPermittedError, ZombieError,
     KernelThreadError.
     """
-    process = Process(pid)
+    process = Process(pid, started)
     at = time.monotonic()
     before = read_threads(process)
     unreadable: list[str] = []
     links = _links(process)
     if links.denied:
         unreadable.append(f"{links.denied} of {len(links.numbers)} descriptors: permission denied")
-    descriptors = _classify(process, links, unreadable)
+    descriptors = _classify(process, links)
     after = read_threads(process)
     if not _stood_still(before, after):
         descriptors = [descriptor for descriptor in descriptors if _still_true(process, descriptor)]
+    strangers = sum(1 for each in descriptors if each.socket is not None and _is_stranger(each.socket))
+    if strangers:
+        unreadable.append(
+            f"state and addresses of {strangers} sockets: they are in no table of the process's network namespace, "
+            "so they belong to another one, or to a family whose table was not read"
+        )
     if flags:
         known = read_flags(process, [descriptor.number for descriptor in descriptors])
         descriptors = [_with_flags(descriptor, known.get(descriptor.number)) for descriptor in descriptors]
@@ -61,9 +69,9 @@ def snapshot(pid: int, *, threads: bool = True, flags: bool = False, libraries: 
     return found
 
 
-def kinds(pid: int) -> dict[str, int]:
+def kinds(pid: int, started: int | None = None) -> dict[str, int]:
     """Descriptors per kind, most first. Asks each socket for its protocol instead of reading tables."""
-    process = Process(pid)
+    process = Process(pid, started)
     links = _links(process)
     counts: Counter[str] = Counter()
     for number, target in zip(links.numbers, links.targets, strict=True):
@@ -90,18 +98,19 @@ def _libraries(process: Process, unreadable: list[str]) -> tuple[str, ...]:
         return ()
 
 
-def _classify(process: Process, links: Links, unreadable: list[str]) -> list[Descriptor]:
+def _classify(process: Process, links: Links) -> list[Descriptor]:
     inodes = {int(target[8:-1]) for target in links.targets if target[:8] == "socket:["}
     sockets, bound = read_sockets(process, inodes)
     kinds: dict[str, str] = {}  # by target, as thousands of descriptors share a few ("anon_inode:[eventfd]")
-    descriptors, strangers = [], 0
+    absent: dict[tuple[str | None, bool], Socket] = {}  # these are all alike
+    descriptors = []
     for number, target in zip(links.numbers, links.targets, strict=True):
         if target[:8] == "socket:[":
             inode = int(target[8:-1])
             socket = sockets.get(inode)
             if socket is None:
-                socket = absent_socket(protocol_of(process, number), inode in bound)
-                strangers += socket.role == "unknown"
+                key = (protocol_of(process, number), inode in bound)
+                socket = absent.get(key) or absent.setdefault(key, absent_socket(*key))
             descriptors.append(Descriptor(number, kind_of_protocol(socket.protocol), target, inode, None, None, socket))
         elif target[:6] == "pipe:[":
             descriptors.append(Descriptor(number, "pipe", target, int(target[6:-1])))
@@ -112,12 +121,11 @@ def _classify(process: Process, links: Links, unreadable: list[str]) -> list[Des
             if not target.endswith(" (deleted)"):  # of deleted files, several may have had the same name
                 kinds[target] = kind
             descriptors.append(Descriptor(number, kind, target))
-    if strangers:
-        unreadable.append(
-            f"state and addresses of {strangers} sockets: they are in no table of the process's network namespace, "
-            "so they belong to another one, or to a family whose table was not read"
-        )
     return descriptors
+
+
+def _is_stranger(socket: Socket) -> bool:
+    return socket.role == "unknown" and not socket.in_tables
 
 
 def _stood_still(before: tuple[Thread, ...], after: tuple[Thread, ...]) -> bool:
@@ -132,7 +140,7 @@ def _still_true(process: Process, descriptor: Descriptor) -> bool:
     if descriptor.socket is None or descriptor.socket.in_tables:
         return True
     try:
-        return os.readlink(f"{process.path}/fd/{descriptor.number}") == descriptor.target
+        return os.readlink(f"{process.path}/fd/{descriptor.number}") == descriptor.target  # of a socket: plain ASCII
     except OSError:
         return False
 

@@ -21,7 +21,7 @@ from leakline.proc.services import service_names
 from leakline.proc.socket_rows import CLOSE, ESTABLISHED, LISTEN, InetTable, Tables, UnixRow, state_name
 
 _INET = (("tcp", 4), ("tcp", 6), ("udp", 4), ("udp", 6))
-_RARE = (("raw", 4), ("raw", 6), ("ping", 4), ("ping", 6))
+_RARE = (("raw", 4), ("raw", 6), ("ping", 4), ("ping", 6), ("udplite", 4), ("udplite", 6))
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:a.b.c.d
 _ANY = bytes(16)
 # Families whose sockets may be absent from every table only because they have no address yet.

@@ -9,7 +9,7 @@ from leakline.durations import in_words
 from leakline.facts import Finding
 from leakline.growth import Trend
 from leakline.observe import Report
-from leakline.reports.style import Style, grouped
+from leakline.reports.style import Style, grouped, printable
 from leakline.rules.growing import rate_text
 
 _COLOURS = {
@@ -50,6 +50,8 @@ def headline(report: Report, now: datetime) -> str:
     if report.verdict == "near-limit":
         return f"{of} in use and not growing: the next burst meets EMFILE"
     trends = report.judged.trends if report.judged else {}
+    if report.verdict == "unknown" and report.stopped:
+        return f"the process is stopped: {of} in use, and none can be opened or closed"
     if report.verdict == "unknown":
         seconds = max((trend.observe_s or 0.0 for trend in trends.values()), default=0.0)
         return f"too little seen in {in_words(report.seconds)}: observe for {in_words(seconds)}"
@@ -82,7 +84,8 @@ def moment(now: datetime, seconds: float) -> str:
 
 def _figures(report: Report, style: Style) -> list[str]:
     room = style.width - _MARGIN - 1
-    command = report.command if len(report.command) <= room else report.command[: room - 1] + "…"
+    command = printable(report.command)
+    command = command if len(command) <= room else command[: room - 1] + "…"
     lines = [_field("process", f"{report.pid}  {command}", style)]
     used = f"{grouped(report.total)} in use"
     if report.limit:
@@ -122,7 +125,7 @@ def _growth(trend: Trend | None) -> str:
 
 
 def _finding(finding: Finding, style: Style) -> list[str]:
-    title = textwrap.wrap(finding.title, style.width - 2) or [""]
+    title = textwrap.wrap(printable(finding.title), style.width - 2) or [""]
     label = style.paint(f"{finding.severity}: {finding.id}", _COLOURS[finding.severity])
     remedy, _, command = finding.remedy.partition(" Next: ")
     lines = [label, *("  " + style.paint(line, "bold") for line in title)]
@@ -134,7 +137,7 @@ def _finding(finding: Finding, style: Style) -> list[str]:
         for index, text in enumerate(texts):
             lines += _field(name if not index else "", text, style).splitlines()
     for origin in finding.origins:
-        where = "; ".join(f"{frame.function} ({frame.file}:{frame.line})" for frame in origin.frames[:4])
+        where = printable("; ".join(f"{frame.function} ({frame.file}:{frame.line})" for frame in origin.frames[:4]))
         lines += _field("opened by", f"{origin.count} × {where}", style).splitlines()
     if command:
         lines.append(_field("next", style.paint(command, "cyan"), style, wrap=False))
@@ -156,12 +159,18 @@ def evidence_lines(evidence: dict[str, object]) -> list[str]:
         if name == "threads" and isinstance(value, list):
             lines += [_thread(thread) for thread in value if isinstance(thread, dict)]
         elif isinstance(value, dict):
-            lines += [f"{name.replace('_', ' ')}: {count} × {what}" for what, count in value.items()]
+            lines += [
+                f"{name.replace('_', ' ')}: {_counted(count)} × {printable(str(what))}" for what, count in value.items()
+            ]
         elif isinstance(value, list):
-            lines += [str(item) for item in value]
+            lines += [printable(str(item)) for item in value]
         elif value is not None:
-            figures.append(_figure(name, grouped(value) if isinstance(value, int) else str(value)))
+            figures.append(_figure(name, _counted(value)))
     return lines + ([", ".join(figures)] if figures else [])
+
+
+def _counted(value: object) -> str:
+    return grouped(value) if isinstance(value, int) else str(value)
 
 
 def _figure(name: str, value: str) -> str:
@@ -176,7 +185,8 @@ def _figure(name: str, value: str) -> str:
 
 def _thread(thread: dict[str, object]) -> str:
     channel = str(thread["wait_channel"]).partition(".")[0]
+    name = printable(str(thread["name"]))
     return (
-        f"thread {thread['tid']} {thread['name']} sleeps in {channel} for {thread['blocked_seconds']} s (healthy:"
-        f" epoll), its context switches stand at {thread['context_switches']} in {thread['samples']} looks"
+        f"thread {thread['tid']} {name} sleeps in {channel} for {thread['blocked_seconds']} s (healthy: epoll), its"
+        f" context switches stand at {thread['context_switches']} in {thread['samples']} looks"
     )

@@ -5,7 +5,7 @@ Rules are pure: no I/O and no clock. Each is a function `(Observed) -> list[Find
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from leakline.facts import Finding
 from leakline.rules import growing, limit, observing, sockets, zeromq
@@ -20,6 +20,7 @@ RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     sockets.never_bound,
     growing.undecided,
     observing.ended,
+    observing.stopped,
     observing.unreadable,
 )
 _ORDER = {"leak": 0, "warning": 1, "note": 2}
@@ -28,13 +29,16 @@ _ORDER = {"leak": 0, "warning": 1, "note": 2}
 def diagnose(observed: Observed) -> tuple[Finding, ...]:
     """Every finding about one observed process, gravest first.
 
-    A blocked ZeroMQ thread explains the eventfds that pile up beside it, so these are told once, in its finding.
+    A blocked ZeroMQ thread explains the eventfds that pile up beside it, and sockets in a bad state the growth of
+    their kind: each is told once, in the finding that says more.
     """
     findings = [finding for rule in RULES for finding in rule(observed)]
-    explained = {kind for finding in findings for kind in _explains(finding)}
+    explained = {kind for finding in findings for kind in _explains(finding, observed)}
     findings = [finding for finding in findings if finding.id.removeprefix("growth.") not in explained]
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 
 
-def _explains(finding: Finding) -> tuple[str, ...]:
-    return ("eventfd",) if finding.id in zeromq.BLOCKED and finding.severity == "leak" else ()
+def _explains(finding: Finding, observed: Observed) -> Iterable[str]:
+    if finding.severity != "leak":
+        return ()
+    return ("eventfd",) if finding.id in zeromq.BLOCKED else sockets.explained(finding.id, observed)

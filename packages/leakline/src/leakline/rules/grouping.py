@@ -46,7 +46,7 @@ def _peer_of_socket(socket: Socket) -> str:
     state = f", {socket.state}" if socket.state else ""
     service = f" ({socket.service})" if socket.service else ""
     if socket.role == "never-bound":
-        return f"{socket.protocol}, never bound nor connected"
+        return f"{socket.protocol}, neither address nor peer"
     if socket.role == "listener" and socket.local:
         return f"listening on {address(socket.local)}{service}"
     if socket.role == "accepted" and socket.local:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from leakline.facts import Finding
+from leakline.figures import grouped
 from leakline.growth import NEAR_LIMIT
 from leakline.rules.observed import Observed
 
@@ -18,7 +19,7 @@ def near(observed: Observed) -> list[Finding]:
         Finding(
             id="limit.near",
             severity="warning",
-            title=f"{growth.total:,} of {growth.limit:,} descriptors in use, {free:,} left".replace(",", " "),
+            title=f"{grouped(growth.total)} of {grouped(growth.limit)} descriptors in use, {grouped(free)} left",
             count=growth.total,
             per_second=0.0,
             evidence={"limit": growth.limit, "free": free, "threshold": NEAR_LIMIT, "most": {most[0]: most[1]}},

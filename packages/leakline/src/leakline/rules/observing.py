@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from leakline.facts import Finding
-from leakline.rules.grouping import lasting
+from leakline.facts import Finding, Snapshot
 from leakline.rules.observed import Observed
+
+STOPPED = "observe.stopped"
 
 
 def ended(observed: Observed) -> list[Finding]:
@@ -29,9 +30,7 @@ def ended(observed: Observed) -> list[Finding]:
 def unreadable(observed: Observed) -> list[Finding]:
     """Parts of the process that could not be read."""
     seen = observed.end or observed.begin
-    told = dict.fromkeys(seen.unreadable) if seen is not None else {}
-    # A socket that is closed while the tables are read is in none of them: no cause for a note, unless it lasts.
-    missing = [what for what in told if "sockets" not in what or _unknown_sockets(observed)]
+    missing = list(dict.fromkeys(seen.unreadable)) if seen is not None else []
     if not missing:
         return []
     return [
@@ -49,8 +48,24 @@ def unreadable(observed: Observed) -> list[Finding]:
     ]
 
 
-def _unknown_sockets(observed: Observed) -> bool:
-    if observed.begin is None or observed.end is None:
-        return True
-    kept = lasting(observed.begin, observed.end)
-    return any(each.socket is not None and each.socket.role == "unknown" for each in kept)
+def stopped(observed: Observed) -> list[Finding]:
+    """Every thread of the process was stopped when the observation began and when it ended."""
+    if observed.ended or not (_stopped(observed.begin) and _stopped(observed.end)):
+        return []
+    return [
+        Finding(
+            id=STOPPED,
+            severity="note",
+            title=f"process {observed.pid} is stopped: nothing in it runs, so nothing can grow",
+            count=observed.growth.total,
+            per_second=0.0,
+            evidence={"threads_stopped": len(observed.end.threads) if observed.end else 0},
+            cause="It was sent SIGSTOP or SIGTSTP (Ctrl-Z), or a debugger holds it.",
+            remedy=f"Let it go on (`kill -CONT {observed.pid}`, or `continue` in the debugger), then observe again."
+            f" Next: leakline {observed.pid}",
+        )
+    ]
+
+
+def _stopped(seen: Snapshot | None) -> bool:
+    return seen is not None and bool(seen.threads) and all(thread.state in "Tt" for thread in seen.threads)

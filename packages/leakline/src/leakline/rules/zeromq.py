@@ -14,6 +14,7 @@ The facts behind these rules (libzmq 4.3.5):
 from __future__ import annotations
 
 from leakline.facts import Finding
+from leakline.figures import grouped
 from leakline.growth import Trend, seconds_to
 from leakline.rules.growing import rate_text
 from leakline.rules.observed import Observed
@@ -158,9 +159,8 @@ def max_sockets(observed: Observed) -> list[Finding]:
         Finding(
             id="zmq.max-sockets",
             severity="warning",
-            title=f"a ZeroMQ context is full: {eventfds:,} eventfds, max_sockets is {MAX_SOCKETS:,} by default".replace(
-                ",", " "
-            ),
+            title=f"a ZeroMQ context is full: {grouped(eventfds)} eventfds, max_sockets is"
+            f" {grouped(MAX_SOCKETS)} by default",
             count=eventfds,
             per_second=0.0,
             evidence={
