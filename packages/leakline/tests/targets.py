@@ -131,6 +131,17 @@ def never_bound(count: str) -> None:
     forever(lambda: None, 1.0)
 
 
+def weird_names(folder: str) -> None:
+    """Ever more files whose names are no UTF-8, end lines and clear terminals."""
+    names = (b"line\nline", b"\033[2Jclear", b"\xff\xfe")
+
+    def action() -> None:
+        HELD.extend(os.open(os.path.join(folder.encode(), name), os.O_CREAT | os.O_RDWR) for name in names)
+
+    action()
+    forever(action, 10.0)
+
+
 def near_limit(limit: str) -> None:
     """All but two of its descriptors in use, and still."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -119,7 +121,7 @@ def test_help_and_version(cli: Any) -> None:
 
 
 def test_help_is_quick_because_rich_is_left_alone() -> None:
-    code = "import sys; import leakline.commands; print('rich' in sys.modules, 'asyncio' in sys.modules)"
+    code = "import sys; import leakline.commands.app; print('rich' in sys.modules, 'asyncio' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
 
 
@@ -241,8 +243,6 @@ def test_diff_without_a_keyboard_says_so(targets: Any) -> None:
 
 
 def test_ctrl_c_reports_what_was_seen_by_then(targets: Any) -> None:
-    import signal
-
     process = targets.start("churn_files")
     ours, theirs = pty.openpty()
     doctor = subprocess.Popen(
@@ -258,3 +258,110 @@ def test_ctrl_c_reports_what_was_seen_by_then(targets: Any) -> None:
     os.close(ours)
     assert f"{process.pid}" in out
     assert doctor.returncode == 0
+
+
+def test_names_of_files_reach_neither_the_terminal_nor_json_raw(targets: Any, tmp_path: Path) -> None:
+    process = targets.start("weird_names", str(tmp_path))
+    pid = str(process.pid)
+    commands = (["ls", pid], ["ls", pid, "--json"], [pid, "--for", "3.5s"], [pid, "--for", "3.5s", "--json"])
+    running = [subprocess.Popen([*MAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE) for words in commands]
+    differ = Differ(pid)
+    differ.until("Press Enter")
+    differ.enter()
+    differ.until("Do the action")
+    time.sleep(0.3)  # the action: it opens some
+    differ.enter()
+    told = differ.process.communicate()[0].encode()
+    assert b"line\\nline" in told
+    outs = [told]
+    for words, command in zip(commands, running, strict=True):
+        out, err = command.communicate()
+        assert err == b"", err
+        outs.append(out)
+        if "--json" in words:
+            json.loads(out)
+            out = out.replace(b"\\\\", b"\\")  # JSON's own escape
+        assert b"\\xff\\xfe" in out, words
+    assert [out for out in outs if b"\033" in out] == []
+
+
+def test_a_reader_that_goes_away_is_no_leak(targets: Any) -> None:
+    process = targets.start("churn_files")
+    words = [*MAIN, "watch", str(process.pid), "--every", "100ms"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert watch.stdout.readline()
+        watch.stdout.close()
+        assert watch.wait(30) == 141
+        assert watch.stderr.read() == b""
+
+
+def test_what_cannot_be_written_or_typed_is_an_error_of_one_line(targets: Any) -> None:
+    pid = str(targets.start("churn_files").pid)
+    for redirection, words, code, told in (
+        (">/dev/full", ["ls", pid], 3, "No space left on device"),
+        (">&-", [pid], 3, "stdout is closed"),
+        ("<&-", ["diff", pid], 2, "stdin is closed"),
+        ("2>&-", ["ls", pid], 0, ""),
+    ):
+        ran = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirection}', "sh", *MAIN, *words], capture_output=True, text=True, timeout=30
+        )
+        assert (ran.returncode, "Traceback" in ran.stderr) == (code, False), ran.stderr
+        assert told in ran.stderr
+
+
+def test_without_a_descriptor_to_spare_it_says_what_to_raise(targets: Any) -> None:
+    pid = str(targets.start("churn_files").pid)
+    starved = (
+        "import os, resource\n"
+        "from leakline.commands import main\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", starved, pid], capture_output=True, text=True, timeout=30)
+    assert ran.returncode == 3, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "ulimit -n" in ran.stderr
+
+
+@pytest.mark.parametrize("module", ["typer", "leakline.observe", "leakline.proc.sockets"])
+def test_ctrl_c_while_it_starts_is_no_traceback(module: str) -> None:
+    interrupted = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from leakline.commands import main\n"
+        "main()"
+    )
+    ran = subprocess.run([sys.executable, "-c", interrupted, "1"], capture_output=True, text=True, timeout=30)
+    assert (ran.returncode, ran.stderr) == (130, "")
+
+
+def test_progress_fits_into_a_narrow_terminal(targets: Any) -> None:
+    pid = str(targets.start("churn_files").pid)
+    shown = run_on_terminal([pid, "--for", "600ms"], COLUMNS="40")
+    progress = [each for each in shown.replace("\033[K", "").split("\r") if each.startswith("observing")]
+    assert progress
+    assert max(map(len, progress)) < 40
+
+
+def test_diff_of_a_process_that_dies_in_the_action_tells_what_it_left(targets: Any) -> None:
+    process = targets.start("on_request")
+    differ = Differ(str(process.pid), "--repeat", "2")
+    differ.until("Press Enter")
+    differ.enter()
+    differ.until("Do the action")
+    act(process)
+    differ.enter()
+    differ.until("2 of 2")
+    process.kill()
+    process.wait()
+    differ.enter()
+    out, err = differ.process.communicate()
+    assert differ.process.returncode == 3
+    assert f"process {process.pid} ended during action 2 of 2" in err
+    assert "Action 1 of 2\nopened and still open: 2" in out

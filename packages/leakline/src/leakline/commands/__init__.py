@@ -1,88 +1,48 @@
-"""The command line of leakline. One subcommand a file; its docstring is its help. `main` is the console script."""
+"""The command line of leakline. One subcommand a file; its docstring is its help. `main` is the console script.
+
+This file imports next to nothing by itself: what takes time is imported inside `main`, whose user may press Ctrl-C at
+any moment, or have no descriptor left to import with.
+"""
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
-from typing import Annotated, Any
 
-import typer
-from typer.core import TyperGroup
-
-from leakline import __version__
-from leakline.commands.diff import diff
-from leakline.commands.doctor import doctor
-from leakline.commands.ls import ls
-from leakline.commands.watch import watch
 from leakline.errors import LeaklineError
+from leakline.figures import printable
 
-_OWN_OPTIONS = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
-
-EPILOG = "Exit codes: 0 nothing found, 1 a leak or warning, 2 wrong usage, 3 could not observe."
-
-
-class DoctorByDefault(TyperGroup):
-    """`leakline 1234` means `leakline doctor 1234`: whatever is no subcommand and no option of leakline itself."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0].partition("=")[0] not in _OWN_OPTIONS:
-            args = ["doctor", *args]
-        return super().parse_args(ctx, args)
-
-
-app = typer.Typer(
-    name="leakline",
-    cls=DoctorByDefault,
-    no_args_is_help=True,
-    rich_markup_mode=None,  # plain help: rich would take longer to import than all the rest
-    pretty_exceptions_enable=False,
-    epilog=EPILOG,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"leakline {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def leakline(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
-) -> None:
-    """Says whether a process leaks file descriptors: which kind, how fast, until when, why, and what to change.
-
-    It only reads: the process is not stopped, and nothing is loaded into it.
-
-    \b
-    leakline 1234                  observe process 1234 for 10 s, then report (doctor)
-    leakline nginx --for 1m        the same by name, for a minute
-    leakline 1234 --limit 1024     how long until 1024, whatever ulimit says
-    leakline ls 1234               every descriptor: kind, peer, state
-    leakline watch 1234            live, a small chart per kind
-    leakline diff 1234             what does one action leave open?
-    """
-
-
-app.command("doctor")(doctor)
-app.command("ls")(ls)
-app.command("watch")(watch)
-app.command("diff")(diff)
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main() -> None:
     """Run the command line; ends the process."""
     try:
-        app(prog_name="leakline")
+        _run()
     except LeaklineError as error:
-        print(f"leakline: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output is gone. Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            raise
+        _complain(
+            f"leakline itself may open no more descriptors ({error.strerror})\n"
+            "  raise its limit in this shell: ulimit -n 1024",
+            3,
+        )
+
+
+def _run() -> None:
+    from leakline.commands.app import app
+    from leakline.reports.style import check_stdout
+
+    check_stdout()
+    app(prog_name="leakline")
+
+
+def _complain(text: str, code: int) -> None:
+    if sys.stderr is not None:
+        for line in f"leakline: {text}".split("\n"):
+            print(printable(line), file=sys.stderr)
+    sys.exit(code)

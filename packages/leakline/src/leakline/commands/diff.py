@@ -13,10 +13,10 @@ import typer
 from leakline import proc
 from leakline.commands.arguments import AsJson, Target
 from leakline.differences import Difference, Looks, Residue, residue
-from leakline.errors import UsageError
+from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
 from leakline.facts import Snapshot
 from leakline.reports import difference as report
-from leakline.reports.style import style_of, write
+from leakline.reports.style import printable, style_of, write
 
 LOOK_EVERY_S = 0.02
 CPU_SHARE = (
@@ -46,22 +46,40 @@ def diff(
     leakline diff 1234 --json
     """
     pid = proc.find(target)
-    proc.snapshot(pid, threads=False, libraries=False)  # a process that cannot be read is told before anything is typed
+    started = proc.started(pid)
+    _look(pid, started)  # a process that cannot be read is told before anything is typed
     lines = Lines()
     _say(f"Process {pid}: {proc.command(pid)}")
     _say("Press Enter to begin.")
     lines.wait()
+    rounds, ended = _rounds(pid, started, repeat, lines)
+    left: tuple[Residue, ...] = residue(rounds) if len(rounds) > 1 else ()
+    style = style_of(sys.stdout)
+    if rounds:
+        write(report.as_json(pid, rounds, left) if as_json else style.plain(report.render(rounds, left, style)))
+    if ended is not None:
+        raise ended
+    raise typer.Exit(int(bool(left)))
+
+
+def _rounds(pid: int, started: int, repeat: int, lines: Lines) -> tuple[list[Difference], LeaklineError | None]:
+    """Each repetition; fewer, and an error, if the process ended in one, whose looks until then count too."""
     rounds: list[Difference] = []
     for number in range(1, repeat + 1):
-        looks = Looks(_look(pid))
-        of = f" ({number} of {repeat})" if repeat > 1 else ""
-        _say(f"Do the action{of}, then press Enter.")
-        _look_until_enter(pid, looks, lines)
+        looks: Looks | None = None
+        try:
+            looks = Looks(_look(pid, started))
+            of = f" ({number} of {repeat})" if repeat > 1 else ""
+            _say(f"Do the action{of}, then press Enter.")
+            _look_until_enter(pid, started, looks, lines)
+        except (NoSuchProcessError, ZombieError):
+            if looks is not None:
+                rounds.append(looks.difference())
+            return rounds, NoSuchProcessError(
+                f"process {pid} ended during action {number} of {repeat}", "what it left open until then is on stdout"
+            )
         rounds.append(looks.difference())
-    left: tuple[Residue, ...] = residue(rounds) if repeat > 1 else ()
-    style = style_of(sys.stdout)
-    write(report.as_json(pid, rounds, left) if as_json else style.plain(report.render(rounds, left, style)))
-    raise typer.Exit(int(bool(left)))
+    return rounds, None
 
 
 class Lines:
@@ -73,6 +91,8 @@ class Lines:
     def wait(self, timeout_s: float | None = None) -> bool:
         """True when a line was there within the time; raises UsageError at the end of the input."""
         if b"\n" not in self._buffer:
+            if sys.stdin is None:
+                raise UsageError("stdin is closed: Enter cannot be pressed", "run `leakline diff` at a terminal")
             readable, _, _ = select.select([sys.stdin], [], [], timeout_s)
             if not readable:
                 return False
@@ -86,18 +106,19 @@ class Lines:
         return True
 
 
-def _look(pid: int) -> Snapshot:
-    return proc.snapshot(pid, threads=False, libraries=False)
+def _look(pid: int, started: int) -> Snapshot:
+    return proc.snapshot(pid, threads=False, libraries=False, started=started)
 
 
-def _look_until_enter(pid: int, looks: Looks, lines: Lines) -> None:
+def _look_until_enter(pid: int, started: int, looks: Looks, lines: Lines) -> None:
     pause = LOOK_EVERY_S
     while not lines.wait(pause):
         began = time.thread_time()
-        looks.add(_look(pid))
+        looks.add(_look(pid, started))
         pause = max(LOOK_EVERY_S, (time.thread_time() - began) / CPU_SHARE)
-    looks.add(_look(pid))
+    looks.add(_look(pid, started))
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if sys.stderr is not None:
+        print(printable(text), file=sys.stderr, flush=True)

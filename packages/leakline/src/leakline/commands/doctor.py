@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from datetime import datetime
 from typing import Annotated
@@ -56,16 +57,22 @@ class Progress:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._shown = -1
-        self._terminal = sys.stderr.isatty()
+        self._began: float | None = None
+        self._terminal = sys.stderr is not None and sys.stderr.isatty()
 
     def show(self, observation: Observation, sample: Sample) -> None:
         """Called after each look; rewrites the line four times a second."""
-        elapsed = sample.at - observation.samples()[0].at
-        if not self._terminal or int(elapsed * 4) == self._shown:
+        if not self._terminal:
+            return
+        self._began = sample.at if self._began is None else self._began
+        elapsed = sample.at - self._began
+        if int(elapsed * 4) == self._shown:
             return
         self._shown = int(elapsed * 4)
         seen = f"{elapsed:.0f} of {in_words(self._seconds)}, {grouped(sample.total)} descriptors"
-        sys.stderr.write(f"\robserving {observation.pid}: {seen}\033[K")
+        line = f"observing {observation.pid}: {seen}"
+        # A line that fills the terminal would wrap, and "\r" would no longer come back to its beginning.
+        sys.stderr.write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\033[K")
         sys.stderr.flush()
 
     def clear(self) -> None:

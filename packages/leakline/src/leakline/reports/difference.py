@@ -9,7 +9,7 @@ import msgspec
 
 from leakline.differences import Difference, Group, Residue
 from leakline.durations import in_words
-from leakline.reports.style import Style
+from leakline.reports.style import Style, printable
 
 _NUMBERS_SHOWN = 6
 SCHEMA = 1
@@ -48,7 +48,7 @@ def _section(title: str, groups: Sequence[Group], style: Style, colour: str) -> 
     for group in groups:
         numbers = ", ".join(str(number) for number in group.numbers[:_NUMBERS_SHOWN])
         more = ", …" if len(group.numbers) > _NUMBERS_SHOWN else ""
-        lines.append(f"  {group.count:>5}  {group.kind:9}  {group.peer}  (number {numbers}{more})")
+        lines.append(f"  {group.count:>5}  {group.kind:9}  {printable(group.peer)}  (number {numbers}{more})")
     return lines
 
 
@@ -56,4 +56,4 @@ def _residue(left: Sequence[Residue], rounds: int, style: Style) -> list[str]:
     if not left:
         return [style.paint(f"Nothing is left open by every one of the {rounds} actions.", "green")]
     lines = [style.paint(f"Each of the {rounds} actions leaves open:", "red")]
-    return lines + [f"  {item.each:>5}  {item.kind:9}  {item.peer}" for item in left]
+    return lines + [f"  {item.each:>5}  {item.kind:9}  {printable(item.peer)}" for item in left]

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from leakline.facts import Address, Descriptor, Snapshot, Socket
-from leakline.reports.style import Style, grouped
+from leakline.reports.style import Style, grouped, printable
 
 _HEADER = ("FD", "KIND", "ROLE", "STATE", "LOCAL", "REMOTE", "SERVICE", "FLAGS", "TARGET")
 _COLOURS = {"CLOSE_WAIT": "yellow", "never-bound": "yellow", "listener": "green"}
@@ -57,7 +57,7 @@ def as_text(snapshot: Snapshot, kinds: frozenset[str], style: Style, cut: bool) 
 def _row(descriptor: Descriptor) -> tuple[str, ...]:
     role, state, local, remote, service = _socket(descriptor.socket)
     number, flags = str(descriptor.number), _flags(descriptor.flags)
-    return (number, descriptor.kind, role, state, local, remote, service, flags, _printable(descriptor.target))
+    return (number, descriptor.kind, role, state, local, remote, service, flags, printable(descriptor.target))
 
 
 def _socket(socket: Socket | None) -> tuple[str, str, str, str, str]:
@@ -76,7 +76,7 @@ def _address(address: Address | None) -> str:
     if address is None:
         return ""
     if address.port == 0 and not _is_ip(address.host):
-        return _printable(address.host)
+        return printable(address.host)
     host = f"[{address.host}]" if ":" in address.host else address.host
     return f"{host}:{address.port or '*'}"
 
@@ -91,11 +91,6 @@ def _flags(flags: int | None) -> str:
     return ",".join([_ACCESS.get(flags & os.O_ACCMODE, "?"), *(name for bit, name in _FLAGS if flags & bit)])
 
 
-def _printable(text: str) -> str:
-    """File names may hold anything, also what would clear a terminal or end a line."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
 def _line(
     cells: tuple[str, ...], columns: list[int], widths: list[int], style: Style, cut: bool, heading: bool = False
 ) -> str:
@@ -104,7 +99,7 @@ def _line(
     ]
     line = "  ".join(padded).rstrip()
     if cut and len(line) > style.width:
-        line = line[: style.width - 1] + "…"
+        line = style.cut(line)
     if heading:
         return style.paint(line, "bold")
     colour = next((_COLOURS[cell] for cell in cells[2:4] if cell in _COLOURS), None)

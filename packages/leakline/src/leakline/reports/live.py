@@ -10,7 +10,7 @@ from leakline.durations import in_words
 from leakline.facts import Finding, Sample
 from leakline.growth import series_of_kinds
 from leakline.observe import Report
-from leakline.reports.style import Style, grouped
+from leakline.reports.style import Style, grouped, printable
 from leakline.reports.terminal import verdict_lines
 from leakline.rules.growing import rate_text
 from leakline.rules.standstill import Standstill
@@ -51,13 +51,15 @@ def screen(
     lines += [""] if report.findings else []
     for finding in report.findings[:_FINDINGS_SHOWN]:
         lines += finding_lines(finding, style)
-    lines += ["", style.paint(style.cut(f"(Ctrl-C ends)  {report.pid}  {report.command}"), "dim")]
+    lines += ["", style.paint(style.cut(f"(Ctrl-C ends)  {report.pid}  {printable(report.command)}"), "dim")]
     return "\n".join(style.plain(line) for line in lines)
 
 
 def finding_lines(finding: Finding, style: Style) -> list[str]:
     """The id and the title of a finding, in as many lines as they need."""
-    wrapped = textwrap.wrap(f"{finding.severity}: {finding.id}: {finding.title}", style.width, subsequent_indent="  ")
+    wrapped = textwrap.wrap(
+        f"{finding.severity}: {finding.id}: {printable(finding.title)}", style.width, subsequent_indent="  "
+    )
     return [style.paint(line, "cyan" if finding.severity == "note" else "yellow") for line in wrapped]
 
 
@@ -67,7 +69,7 @@ def _threads(threads: Sequence[Standstill], style: Style) -> list[str]:
         blocked = thread.seconds >= MIN_BLOCKED_S
         where = (thread.wait_channel or "?").partition(".")[0]
         text = f"blocked for {thread.seconds:.0f} s in {where}" if blocked else "healthy"
-        row = style.cut(f"  {thread.name:15}  {text}")
+        row = style.cut(f"  {printable(thread.name):15}  {text}")
         lines.append(style.paint(row, "red") if blocked else row)
     return lines
 

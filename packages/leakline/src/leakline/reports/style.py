@@ -10,6 +10,11 @@ from typing import TextIO
 
 import msgspec
 
+from leakline.errors import LeaklineError
+from leakline.figures import grouped as grouped
+from leakline.figures import printable as printable
+
+READER_GONE = 141  # 128 + SIGPIPE, as shells report it
 NARROWEST, WIDEST = 40, 110  # lines longer than this are tiring to read
 _CODES = {"bold": "1", "dim": "2", "red": "1;31", "yellow": "1;33", "green": "1;32", "cyan": "36"}
 _BARS = "▁▂▃▄▅▆▇█"
@@ -37,7 +42,8 @@ class Style(msgspec.Struct, frozen=True):
 
     def cut(self, text: str) -> str:
         """The text in one line of the terminal's width; for text without colours."""
-        return text if len(text) <= self.width else text[: self.width - 1] + "…"
+        dots = "…" if self.unicode else "..."
+        return text if len(text) <= self.width else text[: self.width - len(dots)] + dots
 
     def sparkline(self, values: Sequence[float], cells: int) -> str:
         """A chart one line high; each cell is the highest of its stretch, between the least and the greatest of all."""
@@ -66,12 +72,25 @@ def style_of(stream: TextIO) -> Style:
     )
 
 
-def grouped(number: int) -> str:
-    """`20 000`: thousands set apart."""
-    return f"{number:,}".replace(",", " ")
-
-
 def write(text: str) -> None:
-    """Write data to stdout at once, so that a reader of a pipe sees it when it is true."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write data to stdout at once, so that a reader of a pipe sees it when it is true.
+
+    Ends the program when that reader is gone. Raises LeaklineError when nothing can be written, as on a full disk.
+    """
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would be written, and complained about, once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(READER_GONE)
+        raise LeaklineError(
+            f"the report could not be written: {error.strerror}", "see where stdout leads to"
+        ) from error
+
+
+def check_stdout() -> None:
+    """Raise LeaklineError if there is no stdout (`>&-`): better now than after the observation."""
+    if sys.stdout is None:
+        raise LeaklineError("stdout is closed: there is nowhere to write the report to", "leave out `>&-`")
