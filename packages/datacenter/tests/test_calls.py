@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import logging
 import threading
 from collections.abc import Awaitable, Callable
@@ -436,3 +438,62 @@ def test_a_client_whose_loop_has_ended_can_still_be_closed() -> None:
             return AsyncClient(broker.endpoint)
 
     asyncio.run(forget()).close_now()
+
+
+async def test_one_name_watched_as_two_types_answers_each_for_itself(broker: Broker, echo: Service) -> None:
+    one, other = AsyncClient(broker.endpoint), AsyncClient(broker.endpoint)
+    async with one, other, Server(echo, broker=broker.endpoint):
+        assert await one.call("echo.add", 1) == 6
+        with pytest.raises(WrongTypeError):
+            await other.resolve("echo", type_="topic")
+        assert await one.call("echo.add", 2) == 7
+        assert (await other.resolve("echo")).state == "live"
+
+
+async def test_a_call_that_kills_its_service_again_and_again_is_not_sent_for_ever(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    runs = 0
+    service = Service("fragile")
+    servers: list[Server] = []
+
+    @service.method(idempotent=True)
+    async def crash() -> None:
+        nonlocal runs
+        runs += 1
+        servers[-1]._stream.close()  # the connection ends, as if the process had died
+        await asyncio.Event().wait()
+
+    async def serve_until(ends: Callable[[], object]) -> None:
+        servers.append(Server(service, broker=broker.endpoint, options=ServiceOptions(drain_s=0)))
+        servers[-1].start()
+        await servers[-1].registered()
+        await until(ends, "it runs again, or is given up")
+        await servers[-1].close()
+
+    calls: list[asyncio.Future[Any]] = []
+
+    def run_again_or_given_up(seen: int) -> bool:
+        if not calls:
+            calls.append(client.call("fragile.crash", deadline_s=60))
+        return calls[0].done() or runs > seen
+
+    while not calls or not calls[0].done():
+        await serve_until(functools.partial(run_again_or_given_up, runs))
+    call = calls[0]
+    with pytest.raises(LostError):
+        await call
+    assert runs == 4  # once, and three times again
+
+
+async def test_a_client_that_nobody_closed_warns_and_is_closed(broker: Broker, server: Server, until: Until) -> None:
+    with pytest.warns(ResourceWarning, match="collected unclosed"):
+        await asyncio.to_thread(_use, broker.endpoint)
+    await until(lambda: broker.statistics()["watchers"] == 0, "it is closed, and the broker knows")
+
+
+def _use(address: str) -> None:
+    client = Client(address)
+    client.call("echo.add", 1)
+    del client
+    gc.collect()

@@ -141,6 +141,8 @@ def judge(subject: Subject, outage: str) -> tuple[float, list[str]]:
     if status != wanted:
         faults.append(f"{name}: status {status}, not {wanted}")
     bad = complaints(subject.process.errors, last_line)
+    if subject.what.endswith("-unclosed") and "ResourceWarning" in bad:
+        bad.remove("ResourceWarning")  # that is what Python tells the author of a program that forgets to close
     if bad or status != wanted:
         faults.append(f"{name}: said {bad}:\n{subject.process.errors[-3000:]}")
     return seconds, faults
