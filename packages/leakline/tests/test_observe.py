@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from typing import Any
 
@@ -283,3 +284,20 @@ def test_an_observation_of_hours_keeps_little(targets: Any) -> None:
         observation.step()
     assert len(observation.samples()) < 10
     assert observation.samples()[-1].at - observation.samples()[0].at > 0
+
+
+def test_a_process_that_becomes_another_program_has_its_new_command() -> None:
+    script = ["sh", "-c", "echo ready; read line; exec sleep 60"]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        observation = Observation(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        end = time.monotonic() + 10
+        while observation.report().command != "sleep 60":
+            assert time.monotonic() < end
+            time.sleep(0.01)  # the pace of looking
+        assert not observation.ended
+        process.kill()

@@ -161,6 +161,7 @@ class Observation:
         try:
             self._end = proc.snapshot(self.pid, started=self._started)
             self._counts = self._end.counts()
+            self.command = self._end.command  # an exec changes it
             self._samples.append(Sample(self._end.at, self._end.total, self._counts))
             self._limits = _limits(self.pid, self._limits.ceiling if self._limits else None)
         except (NoSuchProcessError, ZombieError):

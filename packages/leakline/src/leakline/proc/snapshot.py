@@ -18,6 +18,7 @@ from leakline.proc.descriptors import (
     kind_of_path,
     kind_of_protocol,
     protocol_of,
+    protocols_of,
     read_flags,
     read_links,
 )
@@ -99,18 +100,24 @@ def _libraries(process: Process, unreadable: list[str]) -> tuple[str, ...]:
 
 
 def _classify(process: Process, links: Links) -> list[Descriptor]:
-    inodes = {int(target[8:-1]) for target in links.targets if target[:8] == "socket:["}
-    sockets, bound = read_sockets(process, inodes)
+    inodes = {
+        number: int(target[8:-1])
+        for number, target in zip(links.numbers, links.targets, strict=True)
+        if target[:8] == "socket:["
+    }
+    sockets, bound = read_sockets(process, set(inodes.values()))
+    absent = [number for number, inode in inodes.items() if inode not in sockets]
+    protocols = dict(zip(absent, protocols_of(process, absent), strict=True))
     kinds: dict[str, str] = {}  # by target, as thousands of descriptors share a few ("anon_inode:[eventfd]")
-    absent: dict[tuple[str | None, bool], Socket] = {}  # these are all alike
+    alike: dict[tuple[str | None, bool], Socket] = {}  # sockets without address and peer
     descriptors = []
     for number, target in zip(links.numbers, links.targets, strict=True):
-        if target[:8] == "socket:[":
-            inode = int(target[8:-1])
+        if number in inodes:
+            inode = inodes[number]
             socket = sockets.get(inode)
             if socket is None:
-                key = (protocol_of(process, number), inode in bound)
-                socket = absent.get(key) or absent.setdefault(key, absent_socket(*key))
+                key = (protocols[number], inode in bound)
+                socket = alike.get(key) or alike.setdefault(key, absent_socket(*key))
             descriptors.append(Descriptor(number, kind_of_protocol(socket.protocol), target, inode, None, None, socket))
         elif target[:6] == "pipe:[":
             descriptors.append(Descriptor(number, "pipe", target, int(target[6:-1])))
