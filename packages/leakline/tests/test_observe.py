@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ import pytest
 from leakline import proc
 from leakline.errors import NoSuchProcessError, UsageError
 from leakline.observe import Observation, Report, observe
+from leakline.reports import terminal
+from leakline.reports.style import Style
 
 SECONDS = 6.0
 KINDS = (
@@ -301,3 +304,14 @@ def test_a_process_that_becomes_another_program_has_its_new_command() -> None:
             time.sleep(0.01)  # the pace of looking
         assert not observation.ended
         process.kill()
+
+
+def test_no_advice_to_look_again_at_a_process_that_is_gone(targets: Any) -> None:
+    process = targets.start("churn_files")
+    observation = Observation(process.pid)
+    process.kill()
+    process.wait()
+    assert observation.step() is None
+    shown = terminal.render(observation.report(), Style(), datetime(2026, 3, 1))
+    assert shown.startswith("UNKNOWN  the process ended after 0.0 s: too little seen")
+    assert f"leakline {process.pid}" not in shown

@@ -170,6 +170,9 @@ def test_too_little_seen_is_a_note_with_the_command_to_type() -> None:
     (finding,) = diagnose(observed(0.1))
     assert (finding.id, finding.severity) == ("growth.undecided", "note")
     assert "leakline 1 --for" in finding.remedy
+    ended = diagnose(msgspec.structs.replace(observed(0.1), ended=True))
+    assert [each.id for each in ended] == ["growth.undecided", "observe.ended"]
+    assert not [each for each in ended if "leakline 1 " in each.remedy]
 
 
 def test_every_finding_says_what_to_type_next() -> None:

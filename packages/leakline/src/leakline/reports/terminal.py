@@ -53,6 +53,8 @@ def headline(report: Report, now: datetime) -> str:
     if report.verdict == "unknown" and report.stopped:
         return f"the process is stopped: {of} in use, and none can be opened or closed"
     if report.verdict == "unknown":
+        if report.ended:
+            return f"the process ended after {in_words(report.seconds)}: too little seen"
         seconds = max((trend.observe_s or 0.0 for trend in trends.values()), default=0.0)
         return f"too little seen in {in_words(report.seconds)}: observe for {in_words(seconds)}"
     bound = max((trend.bound_per_second or 0.0 for trend in trends.values()), default=0.0)

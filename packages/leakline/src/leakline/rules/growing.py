@@ -55,7 +55,11 @@ def undecided(observed: Observed) -> list[Finding]:
             per_second=round(sum(trend.per_second for trend in rising.values()), 3),
             evidence={"risen": {kind: trend.risen for kind, trend in rising.items()}, "observe_seconds": seconds},
             cause="A leak this slow, a pool that is still filling and a warm-up look alike over so short a time.",
-            remedy=f"Observe for longer. Next: leakline {observed.pid} --for {seconds:.0f}s",
+            remedy=(
+                f"The process is gone: observe the next one, from its start. Next: leakline NAME --for {seconds:.0f}s"
+                if observed.ended
+                else f"Observe for longer. Next: leakline {observed.pid} --for {seconds:.0f}s"
+            ),
         )
     ]
 
