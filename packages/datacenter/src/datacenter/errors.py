@@ -93,6 +93,12 @@ class NoLedgerError(DatacenterError):
     code = "no-ledger"
 
 
+class BadOptionError(DatacenterError):
+    """An option has a value that cannot work, alone or beside another."""
+
+    code = "bad-option"
+
+
 class NotServableError(DatacenterError):
     """A function or a name cannot be served as it is declared."""
 
@@ -153,6 +159,12 @@ class NoSuchMethodError(CallError):
     """The service has no such method. The call was not executed."""
 
     code = "no-such-method"
+
+
+class MovedError(CallError):
+    """The instance serves the method no more; the call was not executed. Clients send it to another instance."""
+
+    code = "moved"
 
 
 class BadArgumentsError(CallError):

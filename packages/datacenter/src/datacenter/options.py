@@ -137,11 +137,6 @@ MAX_KNOWN_NAMES: Final = option(
 MAX_WATCHES: Final = option(
     "broker", "max_watches", 10_000, "names", "", "Names that one session may watch.",
 )  # fmt: skip
-MAX_UNSENT: Final = option(
-    "broker", "max_unsent", 100, "messages", "A",
-    "A session that has no room for so many messages in a row does not read: it is forgotten and must introduce itself "
-    "again. Nothing is queued for it beyond its socket's own limit.",
-)  # fmt: skip
 MAX_RUNNING: Final = option(
     "service", "max_in_flight", 10_000, "calls", "L",
     "Calls that run or wait at one serving process; the next is refused unexecuted (`busy`).",

@@ -8,7 +8,7 @@ apart; what it found open it names in one log line.
 Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects
 raise ForkedError there.
 
-Lock order: `_lock` (module) is never held while a thread is joined or a socket is closed.
+Lock order: `_lock` (module) is never held while a thread is joined.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from datacenter.errors import ForkedError
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
 from datacenter.session import Session, SessionOptions
+from datacenter.sockets import descriptor_limit
+from datacenter.sockets.addresses import for_connect
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.ledger import Ledger
 
 log = logging.getLogger("datacenter")
+
+#: opened at the start: the reactor's loop (3), and for a moment the ledger's file
+DESCRIPTORS: Final = 4
 
 _lock = threading.Lock()
 _current: Runtime | None = None
@@ -60,9 +65,14 @@ class Runtime:
         self._sessions: dict[str, tuple[Session, int]] = {}
 
     def session(self, address: str, options: SessionOptions | None = None) -> Session:
-        """The process's session with this broker; made at the first call. Give it back by `release_session`."""
+        """The process's session with this broker; made at the first call, with that call's options.
+
+        Give it back by `release_session`. May block in name resolution. Raises AddressError, InsecureAddressError,
+        DescriptorLimitError, ForkedError.
+        """
+        self.check_process()
+        address = for_connect(address).text  # a name is resolved here, in the caller's thread, before any lock
         with _lock:
-            self.check_process()
             session, users = self._sessions.get(address, (None, 0))
             if session is None:
                 session = Session(address, self.context, self.reactor, options or SessionOptions())
@@ -106,6 +116,7 @@ def acquire() -> Runtime:
     global _current
     with _lock:
         if _current is None or _current.pid != os.getpid():
+            descriptor_limit.require(DESCRIPTORS, "datacenter")
             _current = Runtime()
         _current._users += 1
         return _current
@@ -146,6 +157,22 @@ def run_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -
         return
     if not done.wait(CLOSE_DEADLINE_S):
         log.warning("an event loop did not answer within %.1f s; its sockets are left open", CLOSE_DEADLINE_S)
+
+
+async def apart(function: Callable[[], None]) -> None:
+    """Runs what blocks for a bounded time in a thread of its own: the loop's default executor may be full of others."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+
+    def run() -> None:
+        try:
+            function()
+        finally:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(lambda: None if done.done() else done.set_result(None))
+
+    threading.Thread(target=run, name="datacenter-close", daemon=True).start()
+    await asyncio.shield(done)
 
 
 def remember(thing: Closable) -> None:

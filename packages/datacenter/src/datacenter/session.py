@@ -216,8 +216,8 @@ class Session:
         except (concurrent.futures.TimeoutError, ClosedError):
             log.warning("session with %s did not close within %.1f s", self.address, deadline_s)
 
-    def statistics(self) -> dict[str, int | float | str]:
-        """State and counts, for people and metrics."""
+    def statistics(self) -> dict[str, int | float | str | None]:
+        """State and counts, for people and metrics. `silent_s`: since the broker was heard; None without connection."""
         connection = self._connection
         return {
             "broker": self.address,
@@ -225,7 +225,7 @@ class Session:
             "requests": len(self._requests),
             "registrations": len(self._registrations),
             "watches": len(self._watches),
-            "silent_s": 0.0 if connection is None else round(time.monotonic() - connection.last_received, 3),
+            "silent_s": None if connection is None else round(time.monotonic() - connection.last_received, 3),
         }
 
     def __repr__(self) -> str:
@@ -240,7 +240,7 @@ class Session:
         def run() -> None:
             try:
                 _chain(ask(), outer)
-            except DatacenterError as error:
+            except Exception as error:
                 outer.set_exception(error)
 
         self._reactor.call(run)
@@ -357,7 +357,14 @@ class Session:
     def _tick(self) -> None:
         if self.state == "closed":
             return
-        now = time.monotonic()
+        heartbeat_s = self.options.heartbeat_s
+        try:
+            heartbeat_s = self._beat(time.monotonic())
+        finally:
+            self._timer = self._reactor.loop.call_later(min(heartbeat_s / 2, 0.5), self._tick)
+
+    def _beat(self, now: float) -> float:
+        """What is due now; returns the seconds between two heartbeats."""
         connection = self._connection
         heartbeat_s = self.options.heartbeat_s
         if connection is not None:
@@ -371,7 +378,7 @@ class Session:
                 self._register_again(only_unconfirmed=True)
         for number in [number for number, request in self._requests.items() if request.deadline <= now]:
             _fail(self._requests.pop(number).future, self.why_not(self.options.request_s))
-        self._timer = self._reactor.loop.call_later(min(heartbeat_s / 2, 0.5), self._tick)
+        return heartbeat_s
 
     # --- in the reactor: messages
 
@@ -422,7 +429,7 @@ class Session:
             self._send(request.message)
         self._register_again(only_unconfirmed=False)
         for name, type_ in self._watches:
-            self._send(wire.Resolve(0, name, type_))
+            self._ask_for(name, type_)
         if not self._connected.done():
             self._connected.set_result(message)
         self._set_state("connected", f"broker {message.broker_id}, version {message.version}")
@@ -506,7 +513,10 @@ class Session:
         if watch.resolution is not None:
             listener(watch.resolution)
         else:
-            self._ask(lambda request: wire.Resolve(request, name, type_)).add_done_callback(_seen)
+            self._ask_for(name, type_)
+
+    def _ask_for(self, name: str, type_: ServiceType) -> None:
+        self._ask(lambda request: wire.Resolve(request, name, type_)).add_done_callback(_seen)
 
     def _unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
         watch = self._watches.get((name, type_))

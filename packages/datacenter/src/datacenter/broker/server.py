@@ -1,8 +1,7 @@
 """The broker's I/O: one ROUTER at the control endpoint, the clock, and the sessions' decisions carried out.
 
-A peer that does not read what it is told is disconnected from the registry's view: after `max_unsent` messages found
-no room it is forgotten, and has to introduce itself again. Nothing is queued for it meanwhile beyond the socket's own
-high-water mark.
+A peer that does not read what it is told would miss a change: at the first message that finds no room it is forgotten,
+and has to introduce itself again. Nothing is queued for it beyond its socket's own high-water mark.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import zmq
 
 from datacenter import options, runtime, wire
 from datacenter.broker.sessions import Answers, Sessions
-from datacenter.errors import ProtocolError
+from datacenter.errors import BadOptionError, ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
@@ -42,7 +41,6 @@ class BrokerOptions:
     max_control_bytes: int = options.MAX_CONTROL_BYTES
     max_sessions: int = options.MAX_SESSIONS
     max_instances: int = options.MAX_INSTANCES
-    max_unsent: int = options.MAX_UNSENT
 
 
 class Broker:
@@ -54,11 +52,16 @@ class Broker:
     def __init__(self, listen: str, *, options: BrokerOptions | None = None, insecure: bool = False) -> None:
         self.listen = listen
         self.options = options or BrokerOptions()
+        if self.options.heartbeat_s * self.options.missed_heartbeats > self.options.lease_s * 1.001:
+            raise BadOptionError(
+                f"{self.options.missed_heartbeats} heartbeats of {self.options.heartbeat_s} s are longer than a "
+                f"lease of {self.options.lease_s} s",
+                "An instance would lose its lease before its session is given up: shorten heartbeat_s.",
+            )
         self.endpoint = ""
         self.id = uuid.uuid4().hex[:12]
         self._insecure = insecure
         self._closed = True
-        self._unsent: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._counts = {"received": 0, "malformed": 0, "undeliverable": 0}
@@ -120,7 +123,7 @@ class Broker:
             return
         self._send(self.sessions.shutdown())
         self._shut()
-        await self._loop.run_in_executor(None, runtime.release, self._runtime)
+        await runtime.apart(lambda: runtime.release(self._runtime))
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
@@ -164,15 +167,15 @@ class Broker:
         self._rearm()
 
     def _send(self, answers: Answers) -> None:
+        last: wire.FromBroker | None = None
+        frame = b""
         for who, message in answers:
-            sent = self._stream.send_to(who, wire.encode(message))
-            if sent:
-                self._unsent.pop(who, None)
+            if message is not last:  # a change goes to all who watch, as the same object
+                last, frame = message, wire.encode(message)
+            if self._stream.send_to(who, frame):
                 continue
             self._counts["undeliverable"] += 1
-            self._unsent[who] = self._unsent.get(who, 0) + 1
-            if sent is None or self._unsent[who] >= self.options.max_unsent:
-                self._unsent.pop(who, None)
+            if not isinstance(message, wire.BrokerHeartbeat):
                 self.sessions.gone(who)
 
     def _tick(self) -> None:

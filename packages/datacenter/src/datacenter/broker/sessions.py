@@ -111,12 +111,11 @@ class Sessions:
     @staticmethod
     def tell(changes: list[Change]) -> Answers:
         """Changes of the registry as messages to those who watch."""
-        return [
-            (who, wire.Changed(change.resolution))
-            for change in changes
-            for who in change.watchers
-            if isinstance(who, bytes)
-        ]
+        answers: Answers = []
+        for change in changes:
+            message = wire.Changed(change.resolution)  # one object: it is encoded once for all who watch
+            answers += [(who, message) for who in change.watchers if isinstance(who, bytes)]
+        return answers
 
     def _hello(self, now: float, who: bytes, hello: wire.Hello) -> Answers:
         if hello.protocol == wire.PROTOCOL:
@@ -129,7 +128,7 @@ class Sessions:
                         wire.Refused(0, "registry-full", text, "Use another broker, or start it with --max-sessions."),
                     )
                 ]
-            known = self.processes.get(who)
+            known = self.processes.pop(who, None)  # and to the end: it is the latest to be heard of
             instances = known.instances if known is not None else set()
             self.processes[who] = PeerProcess(hello, now, now, now, instances)
         return [(who, self.welcome)]  # it says which protocol this is, also to those who speak another

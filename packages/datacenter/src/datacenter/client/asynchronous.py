@@ -168,7 +168,7 @@ class AsyncClient:
         self._check_loop()
         self._shut()
         # The session says goodbye and sockets are closed in other threads: wait there, not in the loop.
-        await self._loop.run_in_executor(None, self._give_back)
+        await runtime.apart(self._give_back)
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""

@@ -104,7 +104,9 @@ class Registry:
         check_name("service", name)
         entry = self._names.get(name)
         if entry is not None and entry.type != type_:
-            raise wrong_type(name, entry.type, type_)
+            if entry.instances:
+                raise wrong_type(name, entry.type, type_)
+            entry.type = type_  # nobody serves it any more: the name is free for another type
         lease = self._leases.get(instance.id)
         if lease is None and len(self._leases) >= self.limits.max_instances:
             raise RegistryFullError(
@@ -175,6 +177,8 @@ class Registry:
         entry = self._names.get(name)
         if entry is not None and entry.type != type_:
             raise wrong_type(name, entry.type, type_)
+        if entry is not None:
+            self._names.move_to_end(name)  # the longest unused name is the first to be forgotten
         return self._resolution(name, type_)
 
     def services(self) -> list[Resolution]:
@@ -250,7 +254,6 @@ class Registry:
         entry = self._names.get(name)
         if entry is None:
             return Resolution(name, type_, "unknown" if self.settled_at is None else "settling", self._epoch)
-        self._names.move_to_end(name)
         instances = tuple(sorted(entry.instances.values(), key=lambda instance: instance.epoch))
         return Resolution(name, entry.type, "live" if instances else "away", entry.version, instances)
 

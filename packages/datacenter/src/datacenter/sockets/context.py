@@ -317,6 +317,9 @@ class SocketContext:
         try:
             helper.start()
         except RuntimeError as error:
+            if not left:  # Python 3.12 starts no thread in an exit hook; with every socket closed, term() is quick
+                context.term()
+                return ()
             fork.keep_for_ever(context)
             return (*left, f"context {self.name}: {error}")
         helper.join(max(_LEAST_WAIT_S, deadline - time.monotonic()))
