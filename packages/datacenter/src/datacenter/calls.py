@@ -10,7 +10,14 @@ from typing import Any
 import msgspec
 
 from datacenter import wire
-from datacenter.errors import CATALOGUE, BadResultError, DatacenterError, LostError, RemoteError
+from datacenter.errors import (
+    CATALOGUE,
+    BadArgumentsError,
+    BadResultError,
+    DatacenterError,
+    LostError,
+    RemoteError,
+)
 
 _decode_any = msgspec.msgpack.Decoder().decode
 
@@ -20,7 +27,7 @@ class Pending:
     send the call again.
     """
 
-    __slots__ = ("deadline", "frame", "future", "id", "made", "resends", "retry", "returns", "sent", "target")
+    __slots__ = ("deadline", "decode", "frame", "future", "id", "made", "resends", "retry", "sent", "target")
 
     def __init__(
         self,
@@ -30,7 +37,7 @@ class Pending:
         made: float,
         deadline: float,
         future: asyncio.Future[Any],
-        returns: Any,
+        decode: Callable[[Any], Any],
         retry: Callable[[Pending, LostError], bool],
     ) -> None:
         self.id = number
@@ -39,7 +46,7 @@ class Pending:
         self.made = made
         self.deadline = deadline
         self.future = future
-        self.returns = returns
+        self.decode = decode
         self.retry = retry
         self.sent = False
         self.resends = 0
@@ -50,8 +57,8 @@ class Pending:
             return
         if type(reply) is wire.Result:
             try:
-                value = _decode_any(reply.body) if self.returns is None else decoder(self.returns)(reply.body)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                value = self.decode(reply.body)
+            except Exception as error:  # also of a type's own __post_init__
                 self.fail(
                     BadResultError(
                         f"the result of {self.target} is not of the type asked for: {error}",
@@ -79,9 +86,21 @@ class Pending:
             self.fail(error)
 
 
-@lru_cache(maxsize=1024)
 def decoder(type_: Any) -> Callable[[Any], Any]:
-    """The decoder of one result type; types that msgspec cannot decode raise TypeError."""
+    """The decoder of one result type (None: plain values). Raises BadArgumentsError for what is no such type."""
+    if type_ is None:
+        return _decode_any
+    try:
+        return _cached_decoder(type_)
+    except TypeError as error:
+        raise BadArgumentsError(
+            f"returns={type_!r} is not a type that results can be decoded into: {error}",
+            "Pass a type such as str, list[int], a dataclass or a msgspec.Struct.",
+        ) from None
+
+
+@lru_cache(maxsize=1024)
+def _cached_decoder(type_: Any) -> Callable[[Any], Any]:
     return msgspec.msgpack.Decoder(type_).decode
 
 

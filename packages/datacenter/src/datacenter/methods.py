@@ -33,7 +33,12 @@ class Method:
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.idempotent = idempotent
-        signature = inspect.signature(function)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise NotServableError(f"{name} is a generator: streams cannot be served", "Return a list.")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError) as error:
+            raise NotServableError(f"{name} has no signature: {error}", "Serve a function of your own.") from error
         try:
             hints = get_type_hints(function)
         except Exception as error:
@@ -62,7 +67,7 @@ class Method:
                     return ()
                 decoded = self._decode(args)
             else:
-                decoded = self._bind(args, keywords)
+                return self._bind(args, keywords)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadArgumentsError(
                 f"{self.name}{self.signature}: {self._explained(args, str(error))}",
@@ -73,7 +78,7 @@ class Method:
     def description(self) -> wire.Method:
         return wire.Method(self.name, self.signature, self.idempotent)
 
-    def _bind(self, args: Raw, keywords: Raw) -> Any:
+    def _bind(self, args: Raw, keywords: Raw) -> tuple[Any, ...]:
         values = dict(zip(self._parameters, positional := _decode_values(args), strict=False))
         named = _decode_keywords(keywords)
         if len(positional) > len(self._parameters):
@@ -84,20 +89,17 @@ class Method:
             if keyword in values:
                 raise msgspec.ValidationError(f"{keyword!r} was given twice")
         values |= named
-        # array_like structs convert from sequences; a hole before a given keyword takes its default
         row: list[Any] = []
-        for field in msgspec.structs.fields(self._arguments)[
-            : 1 + max(map(self._parameters.index, values), default=-1)
-        ]:
+        for field in msgspec.structs.fields(self._arguments):
             if field.name in values:
-                row.append(values[field.name])
+                row.append(_converted(values[field.name], field.type, field.name))
             elif field.default is not msgspec.NODEFAULT:
                 row.append(field.default)
             elif field.default_factory is not msgspec.NODEFAULT:
                 row.append(field.default_factory())
             else:
                 raise msgspec.ValidationError(f"{field.name!r} is missing")
-        return msgspec.convert(row, self._arguments)
+        return tuple(row)
 
     def _explained(self, args: Raw, text: str) -> str:
         """msgspec sees an array, and says `$[1]` and "at least length 2"; the caller wants names and counts."""
@@ -112,6 +114,16 @@ class Method:
         least = sum(field.required for field in msgspec.structs.fields(self._arguments))
         takes = f"{most}" if least == most else f"{least} to {most}"
         return f"takes {takes} arguments, {given} were given"
+
+
+def _converted(value: Any, type_: Any, name: str) -> Any:
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        text = str(error)
+        raise msgspec.ValidationError(
+            text.replace("`$", f"`{name}") if "`$" in text else f"{text} - at `{name}`"
+        ) from None
 
 
 def _with_types(signature: inspect.Signature, hints: dict[str, Any]) -> inspect.Signature:

@@ -21,29 +21,37 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
+import functools
+import inspect
 import logging
 import os
 import random
 import socket
 import sys
+import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 import zmq
 
 from datacenter import options, runtime, wire
 from datacenter.client import DEFAULT_BROKER
 from datacenter.errors import (
+    AddressError,
     AddressInUseError,
+    BadOptionError,
     BadResultError,
     BrokerUnreachableError,
     BusyError,
+    CallError,
+    ClosedError,
     DatacenterError,
+    DeadlineError,
     LostError,
+    MovedError,
     NoSuchMethodError,
     NotServableError,
     ProtocolError,
@@ -59,7 +67,10 @@ from datacenter.threads import DaemonPool
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
-OUTBOX_RETRY_S = 0.01
+OUTBOX_RETRY_S: Final = 0.01
+QUIET_S: Final = 0.05
+GRACE_S: Final = 0.25
+MAX_ERROR_TEXT: Final = 4096
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -71,6 +82,9 @@ class Service:
     def __init__(self, name: str, *, metadata: dict[str, str] | None = None) -> None:
         self.name = wire.check_name("service", name)
         self.metadata = dict(metadata or {})
+        for key, value in self.metadata.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise NotServableError(f"metadata {key!r}: {value!r} of {name} is no text", "Use strings for both.")
         self.methods: dict[str, Method] = {}
 
     @overload
@@ -117,6 +131,7 @@ class Server:
     """Serves one or several services at one address, in the running event loop. `async with`, or `start` and `close`.
 
     listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
+    advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0).
     insecure: allows an address beyond loopback although nothing protects the traffic.
     Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
     Use from another thread is not allowed; after a fork it raises ForkedError.
@@ -128,20 +143,25 @@ class Server:
         *,
         broker: str = DEFAULT_BROKER,
         listen: str = "tcp://127.0.0.1:0",
+        advertise: str = "",
         insecure: bool = False,
         options: ServiceOptions | None = None,
     ) -> None:
-        self.services = {
-            service.name: service for service in ([services] if isinstance(services, Service) else services)
-        }
+        self.services = _by_name([services] if isinstance(services, Service) else services)
         self.options = options or ServiceOptions()
+        if self.options.threads < 1:
+            raise BadOptionError(f"threads={self.options.threads}: methods that block need at least one", "Use 16.")
         self.endpoint = ""
         self._broker = broker
         self._listen = listen
+        self._advertise = advertise
         self._insecure = insecure
         self._started = False
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
         self._draining = False
+        self._last_call = 0.0
         self._methods = {
             (service.name, method.name): method
             for service in self.services.values()
@@ -171,7 +191,9 @@ class Server:
         await self.close()
 
     def start(self) -> None:
-        """Binds and begins to register. Calls may arrive from now on."""
+        """Binds and begins to register. Calls may arrive from now on. Once only: ClosedError afterwards."""
+        if self._started:
+            raise ClosedError(f"{self!r} was started before", "Make a new Server.")
         self._loop = asyncio.get_running_loop()
         self._runtime = runtime.acquire()
         try:
@@ -194,31 +216,54 @@ class Server:
         RegistryFullError.
         """
         for future in self._registering:
-            await asyncio.wrap_future(future)
+            await asyncio.shield(asyncio.wrap_future(future))
 
     async def close(self, *, drain_s: float | None = None) -> None:
-        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes. Idempotent;
-        bounded.
+        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes.
+
+        Idempotent: every caller waits for the same end. Bounded. Cancelling it shortens the wait, no more. Nothing
+        happens in a forked child.
         """
         if self._closed or not self._started or self._runtime.pid != os.getpid():
             return
-        self._draining = True
-        drain_s = self.options.drain_s if drain_s is None else drain_s
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(self.options.drain_s if drain_s is None else drain_s))
+        cancelled = False
+        while not self._closing.done():
+            try:
+                await asyncio.shield(self._closing)
+            except asyncio.CancelledError:
+                cancelled = True
+                self._hurry.set()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _close(self, drain_s: float) -> None:
+        self._draining = True  # new calls are told to go elsewhere
         await self._leave()
+        await self._until(self._quiet, GRACE_S)
+        await self._until(self._idle.wait, drain_s)
         if self._in_flight:
-            waiting = asyncio.ensure_future(self._idle.wait())
-            with contextlib.suppress(asyncio.CancelledError):  # whoever is in a hurry cancels: the rest still happens
-                await asyncio.wait({waiting}, timeout=drain_s)
-            waiting.cancel()
-            if self._in_flight:
-                log.warning("%d calls were still running when %r closed", self._in_flight, self)
+            log.warning("%d calls were still running when %r closed", self._in_flight, self)
         running = list(self._tasks.values())
         for task in running:
             task.cancel()  # answers its call with LostError
         if running:
             await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
         self._shut()
-        await self._loop.run_in_executor(None, self._give_back)
+        await runtime.apart(self._give_back)
+
+    async def _until(self, condition: Callable[[], Coroutine[Any, Any, object]], seconds: float) -> None:
+        """Waits for `condition()`, but no longer than `seconds`, and not at all once somebody is in a hurry."""
+        waiting = [asyncio.ensure_future(condition()), asyncio.ensure_future(self._hurry.wait())]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in waiting:
+            future.cancel()
+
+    async def _quiet(self) -> None:
+        """Until no call has come for a while: clients have heard that this instance leaves."""
+        while self._loop.time() - self._last_call < QUIET_S:  # noqa: ASYNC110 - the absence of calls is no event
+            await asyncio.sleep(QUIET_S / 5)
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
@@ -252,6 +297,11 @@ class Server:
         )
         try:
             self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
+            if _is_wildcard(self.endpoint) and not self._advertise:
+                raise AddressError(
+                    f"clients cannot connect to {self.endpoint}",
+                    "Say which address they should use: --advertise tcp://HOST:PORT, or listen at one address.",
+                )
         except BaseException:
             owned.close()
             raise
@@ -265,11 +315,12 @@ class Server:
     def _register(self, service: Service) -> concurrent.futures.Future[int]:
         instance = Instance(
             id=f"{service.name}-{uuid.uuid4().hex[:12]}",
-            endpoint=self.endpoint,
+            endpoint=self._advertise or self.endpoint,
             methods=tuple(method.description() for method in service.methods.values()),
             pid=os.getpid(),
             host=socket.gethostname(),
             metadata=service.metadata,
+            max_message_bytes=self.options.max_message_bytes,
         )
         self._instances[service.name] = instance
         return self._session.register(service.name, "rpc", instance)
@@ -309,6 +360,10 @@ class Server:
             self._counts["malformed"] += 1
             return
         self._counts["calls"] += 1
+        if self._draining:
+            self._last_call = self._loop.time()
+            self._refuse(routing_id, call.id, MovedError(f"{call.service} ends at {self.endpoint}", "Try another one."))
+            return
         method = self._methods.get((call.service, call.method))
         if method is None:
             self._refuse(routing_id, call.id, self._no_such_method(call))
@@ -328,33 +383,38 @@ class Server:
         self._idle.clear()
         run = self._run_async if method.is_async else self._run_sync
         self._next_task += 1
-        _start_task(
-            self._loop, self._tasks, self._next_task, run(self._next_task, routing_id, call.id, method, arguments)
-        )
+        work = run(self._next_task, routing_id, call, method, arguments)
+        _start_task(self._loop, self._tasks, self._next_task, work)
 
     async def _run_async(
-        self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
+        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
     ) -> None:
         try:
             result = await method.function(*arguments)
         except BaseException as error:
-            self._failed(routing_id, number, method, error)
+            self._failed(routing_id, call.id, method, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise  # asked for by code in the main thread: it ends the process
         else:
-            self._succeeded(routing_id, number, method, result)
+            self._succeeded(routing_id, call.id, method, result)
         finally:
             self._tasks.pop(task, None)
 
     async def _run_sync(
-        self, task: int, routing_id: bytes, number: int, method: Method, arguments: tuple[Any, ...]
+        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
     ) -> None:
+        deadline = time.monotonic() + call.timeout_ms / 1000
         try:
-            result = await asyncio.wrap_future(self._threads.submit(lambda: method.function(*arguments)))
-        except BaseException as error:
-            self._failed(routing_id, number, method, error)
+            outcome = await asyncio.wrap_future(
+                self._threads.submit(functools.partial(_attempt, method, arguments, deadline))
+            )
+        except (asyncio.CancelledError, RuntimeError) as error:  # RuntimeError: the pool is closed
+            self._failed(routing_id, call.id, method, error)
         else:
-            self._succeeded(routing_id, number, method, result)
+            if isinstance(outcome, _Raised):
+                self._failed(routing_id, call.id, method, outcome.error)
+            else:
+                self._succeeded(routing_id, call.id, method, outcome)
         finally:
             self._tasks.pop(task, None)
 
@@ -379,15 +439,15 @@ class Server:
 
     def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
         self._counts["errors"] += 1
-        if isinstance(error, asyncio.CancelledError):
-            wire_error: DatacenterError = LostError(
-                f"the service ended while {method.name} was running", "It was cancelled."
-            )
+        if isinstance(error, _NotBegunError):
+            wire_error: DatacenterError = error
+        elif isinstance(error, asyncio.CancelledError):
+            wire_error = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
         else:
             # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's,
             # not this call's.
             log.info("%s raised", method.name, exc_info=error)
-            wire_error = RemoteError(str(error), "", type(error).__name__)
+            wire_error = RemoteError(_text_of(error), "", type(error).__name__)
         self._finish(routing_id, _failure(number, wire_error))
 
     def _finish(self, routing_id: bytes, frame: bytes) -> None:
@@ -399,10 +459,10 @@ class Server:
     def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
         self._reply(routing_id, _failure(number, error))
 
-    def _no_such_method(self, call: wire.Call) -> NoSuchMethodError:
+    def _no_such_method(self, call: wire.Call) -> CallError:
         service = self.services.get(call.service)
-        if service is None:
-            return NoSuchMethodError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
+        if service is None:  # the port has passed to us from a process that served it
+            return MovedError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
         names = ", ".join(sorted(service.methods))
         return NoSuchMethodError(f"{call.service} has no method {call.method!r}", f"It has: {names or 'none'}.")
 
@@ -447,6 +507,51 @@ class Server:
             self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
 
 
+class _NotBegunError(DeadlineError):
+    """The call's deadline passed while it waited for a thread."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """What a method raised in its thread; not raised again, because a StopIteration cannot pass through a future."""
+
+    error: BaseException
+
+
+def _attempt(method: Method, arguments: tuple[Any, ...], deadline: float) -> Any:
+    """In a thread of the pool: runs a method, unless its caller has given up while it waited for the thread."""
+    if time.monotonic() > deadline:
+        return _Raised(_NotBegunError(f"{method.name} was not begun before its deadline", "It was not executed."))
+    try:
+        result = method.function(*arguments)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{method.name} returned a coroutine: declare it with `async def`")
+        return result
+    except BaseException as error:
+        return _Raised(error)
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says, as text that can be sent, whatever it is."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    return text[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
+
+
+def _by_name(services: Sequence[Service]) -> dict[str, Service]:
+    found: dict[str, Service] = {}
+    for service in services:
+        if service.name in found:
+            raise NotServableError(f"two services are named {service.name!r}", "Give one of them another name.")
+        found[service.name] = service
+    if not found:
+        raise NotServableError("no service was given", "Pass at least one Service.")
+    return found
+
+
 def _start_task(
     loop: asyncio.AbstractEventLoop, tasks: dict[int, asyncio.Task[None]], number: int, work: Coroutine[Any, Any, None]
 ) -> None:
@@ -479,6 +584,10 @@ def bind_listener(owned: OwnedSocket, listen: str, *, insecure: bool = False) ->
     return owned.bind(listen, insecure=insecure)
 
 
+def _is_wildcard(endpoint: str) -> bool:
+    return endpoint.startswith(("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:"))
+
+
 def _ephemeral_start() -> int:
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
@@ -496,6 +605,7 @@ async def serve(
     *,
     broker: str = DEFAULT_BROKER,
     listen: str = "tcp://127.0.0.1:0",
+    advertise: str = "",
     insecure: bool = False,
     options: ServiceOptions | None = None,
     stop: Awaitable[object] | None = None,
@@ -503,7 +613,7 @@ async def serve(
     """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not
     there yet.
     """
-    server = Server(services, broker=broker, listen=listen, insecure=insecure, options=options)
+    server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)
     server.start()
     try:
         try:

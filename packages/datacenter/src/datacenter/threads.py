@@ -39,6 +39,10 @@ class DaemonPool:
                 threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
         return future
 
+    def waiting(self) -> int:
+        """Work that no thread has begun, roughly."""
+        return self._work.qsize()
+
     def close(self) -> None:
         """Takes no more work; what waits is cancelled, what runs is left to itself. Idempotent; returns at once."""
         with self._lock:

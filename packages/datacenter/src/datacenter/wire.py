@@ -40,7 +40,10 @@ class Method(Struct, frozen=True, array_like=True):
 
 
 class Instance(Struct, frozen=True, array_like=True):
-    """One running process that serves a name. `epoch` is set by the registry and only ever grows."""
+    """One running process that serves a name. `epoch` is set by the registry and only ever grows.
+
+    `max_message_bytes`: larger calls end the connection (0: not told).
+    """
 
     id: str
     endpoint: str
@@ -49,6 +52,7 @@ class Instance(Struct, frozen=True, array_like=True):
     host: str = ""
     epoch: int = 0
     metadata: dict[str, str] = field(default_factory=dict)
+    max_message_bytes: int = 0
 
 
 class Resolution(Struct, frozen=True, array_like=True):

@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
@@ -25,7 +27,7 @@ import msgspec
 
 from datacenter import runtime, wire
 from datacenter.backoff import Backoff
-from datacenter.calls import Pending
+from datacenter.calls import Pending, decoder
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
 from datacenter.errors import (
     BadArgumentsError,
@@ -34,6 +36,7 @@ from datacenter.errors import (
     DatacenterError,
     DeadlineError,
     LostError,
+    MovedError,
     NoSuchServiceError,
     TooLargeError,
     WrongLoopError,
@@ -45,6 +48,8 @@ from datacenter.wire import Resolution, ServiceType
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
 MAX_CACHED_TARGETS: Final = 10_000
+MOST: Final = 2**63
+SWEEP_S: Final = 0.005
 MAX_DEADLINE_S: Final = 1e9
 
 
@@ -84,9 +89,8 @@ class AsyncClient:
         self._listeners: list[Callable[[StateEvent], object]] = []
         self._counts = {"calls": 0, "lost": 0, "resent": 0, "deadlines": 0, "refused": 0}
         self._was_connected = self._session.state == "connected"
-        self._unlisten = self._session.on_state(
-            lambda state, reason: self._from_reactor(self._session_changed, state, reason)
-        )
+        self._weak = weakref.ref(self)  # what others call back: a client that nobody holds can be collected
+        self._unlisten = self._session.on_state(functools.partial(_session_news, self._weak))
         runtime.remember(self)
 
     async def __aenter__(self) -> AsyncClient:
@@ -119,20 +123,23 @@ class AsyncClient:
         self._check_usable()
         service, method = self._targets.get(target) or self._split(target)
         if len(self._in_flight) >= self.options.max_in_flight:
-            raise BusyError(
-                f"{len(self._in_flight)} calls are in flight, as many as this client takes",
-                "Wait for some, or raise ClientOptions.max_in_flight.",
-            )
+            self._check_room()
         seconds = self.options.deadline_s if deadline_s is None else _checked_deadline(deadline_s)
+        decode = decoder(returns)
         frame = self._encode(target, service, method, seconds, args, keywords)
+        route = self._routes.get(service) or self._new_route(service)
+        self._check_size(route, target, frame)
         future: asyncio.Future[Any] = self._loop.create_future()
         now = self._loop.time()
-        pending = Pending(self._next_id, target, frame, now, now + seconds, future, returns, self._retry)
+        pending = Pending(self._next_id, target, frame, now, now + seconds, future, decode, self._retry)
         self._counts["calls"] += 1
+        if seconds <= 0:
+            pending.fail(self._too_late(pending))
+            return future
         self._in_flight[pending] = None
         if self._timer is None or pending.deadline < self._timer_at:
             self._set_timer(pending.deadline)
-        self._dispatch(self._routes.get(service) or self._new_route(service), pending)
+        self._dispatch(route, pending)
         return future
 
     async def resolve(self, name: str, *, type_: ServiceType = "rpc", deadline_s: float | None = None) -> Resolution:
@@ -179,6 +186,9 @@ class AsyncClient:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
             self._closed = True
+            self._unlisten()
+            for route in self._routes.values():
+                self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
             runtime.give_up("an AsyncClient", self._give_back)  # its sockets warn and are closed on their own
 
     def statistics(self) -> dict[str, Any]:
@@ -241,28 +251,38 @@ class AsyncClient:
                 f"the arguments of {target} cannot be encoded: {error}",
                 "Send numbers, strings, bytes, lists, dicts, dataclasses or msgspec.Struct.",
             ) from None
-        self._check_size(target, frame)
         return frame
 
-    def _check_size(self, target: str, frame: bytes) -> None:
+    def _check_size(self, route: Route, target: str, frame: bytes) -> None:
         limits = self._session.limits
-        if limits is not None and len(frame) > limits.max_message_bytes:
-            raise TooLargeError(
-                f"the call of {target} has {len(frame):,} bytes; the limit is {limits.max_message_bytes:,}",
-                "Send less at once, or start the broker with a larger --max-message-bytes.",
+        if limits is None or len(frame) <= min(limits.max_message_bytes, route.max_message_bytes or MOST):
+            return
+        most = min(limits.max_message_bytes, route.max_message_bytes or MOST)
+        raise TooLargeError(
+            f"the call of {target} has {len(frame):,} bytes; the limit is {most:,}",
+            "Send less at once, or start broker and service with a larger --max-message-bytes.",
+        )
+
+    def _check_room(self) -> None:
+        """Raises BusyError, unless some of the calls in flight were cancelled: those nobody waits for."""
+        for pending in [pending for pending in self._in_flight if pending.future.done()]:
+            del self._in_flight[pending]
+        if len(self._in_flight) >= self.options.max_in_flight:
+            self._counts["refused"] += 1
+            raise BusyError(
+                f"{len(self._in_flight)} calls are in flight, as many as this client takes",
+                "Wait for some, or raise ClientOptions.max_in_flight.",
             )
 
     def _dispatch(self, route: Route, pending: Pending) -> None:
-        peer = least_busy(route.peers)
-        if peer is not None and not route.waiting and peer.send(pending, pending.frame):
-            pending.sent = True
-            return
-        resolution = route.resolution
-        if resolution is not None and resolution.state == "unknown":
-            self._fail(pending, self._no_such_service(route.name))
-            return
+        if not route.waiting:
+            peer = least_busy(route.peers)
+            if peer is not None and peer.send(pending, pending.frame):
+                pending.sent = True
+                return
         route.waiting.append(pending)
-        if peer is None:
+        self._flush(route)
+        if not route.peers:
             self._report(route, "resolving", "no instance is connected yet")
 
     def _flush(self, route: Route) -> None:
@@ -276,7 +296,7 @@ class AsyncClient:
             if peer is None:
                 return
             try:
-                self._check_size(pending.target, pending.frame)  # it may have been made before the limit was known
+                self._check_size(route, pending.target, pending.frame)  # made before the limit was known, perhaps
             except TooLargeError as error:
                 self._fail(pending, error)
                 route.waiting.popleft()
@@ -311,10 +331,23 @@ class AsyncClient:
         pending.fail(error)
 
     def _replied(self, peer: Peer, reply: wire.FromService, pending: Pending) -> None:
+        if type(reply) is wire.Failure and reply.code == MovedError.code and self._moved(peer, pending):
+            return
         self._in_flight.pop(pending, None)
         pending.answer(reply)
         if not peer.pending:
             self._peers.end_if_idle(peer.endpoint)
+
+    def _moved(self, peer: Peer, pending: Pending) -> bool:
+        """The instance refused the call unexecuted, because it ends: another one gets it. False: nobody can."""
+        route = self._routes.get(pending.target.partition(".")[0])
+        if self._closed or route is None or pending.future.done():
+            return False
+        route.avoid.add(peer.endpoint)
+        pending.sent = False
+        self._refresh(route, "the instance ends")
+        self._dispatch(route, pending)
+        return True
 
     # --- deadlines: one timer, at the earliest deadline known when it was set
 
@@ -338,8 +371,11 @@ class AsyncClient:
             for number in [number for number, pending in peer.pending.items() if pending.deadline <= now]:
                 del peer.pending[number]
             self._peers.end_if_idle(peer.endpoint)
+        for route in self._routes.values():
+            route.forget_ended()
         if self._in_flight:
-            self._set_timer(min(pending.deadline for pending in self._in_flight))
+            # Not sooner than SWEEP_S: each look goes over all calls in flight.
+            self._set_timer(max(now + SWEEP_S, min(pending.deadline for pending in self._in_flight)))
 
     def _too_late(self, pending: Pending) -> DatacenterError:
         service = pending.target.partition(".")[0]
@@ -347,8 +383,12 @@ class AsyncClient:
             return DeadlineError(
                 f"{pending.target} was sent but not answered by its deadline", "It may have been executed.", sent=True
             )
-        if self._session.welcome is None and self._session.limits is None:
+        if self._session.limits is None:
             return self._session.why_not(self._loop.time() - pending.made)
+        route = self._routes.get(service)
+        for problem in (self._peers.problems.get(endpoint) for endpoint in (route.endpoints if route else ())):
+            if problem is not None:
+                return type(problem)(problem.message, problem.hint)
         return DeadlineError(
             f"{pending.target} was not sent: no instance of {service} could be reached before its deadline",
             f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
@@ -358,7 +398,7 @@ class AsyncClient:
 
     def _new_route(self, name: str) -> Route:
         route = self._routes[name] = Route(name)
-        self._session.watch(name, "rpc", _Listener(self, route))
+        self._session.watch(name, "rpc", _Listener(self._weak, route))
         return route
 
     def _resolved(self, route: Route, news: Resolution | DatacenterError) -> None:
@@ -368,25 +408,18 @@ class AsyncClient:
             error = news if isinstance(news, DatacenterError) else self._no_such_service(route.name)
             self._forget_route(route, error)
             return
-        before = route.endpoints
-        route.resolution = news
-        route.endpoints = tuple(dict.fromkeys(instance.endpoint for instance in news.instances))
-        route.idempotent = frozenset(
-            method.name for instance in news.instances for method in instance.methods if method.idempotent
-        )
-        for endpoint in route.endpoints:
-            if endpoint not in before:
-                self._peers.want(endpoint)
-        for endpoint in before:
-            if endpoint not in route.endpoints:
-                self._peers.unwant(endpoint)
+        new, gone = route.accept(news)
+        for endpoint in new:
+            self._peers.want(endpoint)
+        for endpoint in gone:
+            self._peers.unwant(endpoint)
         self._refresh(route, "no instance is registered")
         self._flush(route)
 
     def _forget_route(self, route: Route, error: DatacenterError) -> None:
         """Ends what waits for a name that cannot be had; the next call asks again."""
         del self._routes[route.name]
-        self._session.unwatch(route.name, "rpc", _Listener(self, route))
+        self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
         for endpoint in route.endpoints:
             self._peers.unwant(endpoint)
         for pending in route.waiting:
@@ -439,7 +472,7 @@ class AsyncClient:
 
     def _refresh(self, route: Route, reason: str) -> None:
         """Recomputes which peers serve a route, and reports its state."""
-        peers = (self._peers.get(endpoint) for endpoint in route.endpoints)
+        peers = (self._peers.get(endpoint) for endpoint in route.endpoints if endpoint not in route.avoid)
         route.peers = [peer for peer in peers if peer is not None and peer.state == "ready"]
         if route.peers:
             if route.state not in ("connected", "restored"):
@@ -483,7 +516,7 @@ class AsyncClient:
         if self._timer is not None:
             self._timer.cancel()
         for route in self._routes.values():
-            self._session.unwatch(route.name, "rpc", _Listener(self, route))
+            self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
         for pending in self._in_flight:
             pending.fail(closed, quietly=True)
@@ -505,22 +538,28 @@ def _checked_deadline(seconds: float) -> float:
     )
 
 
+def _session_news(weak: weakref.ref[AsyncClient], state: str, reason: str) -> None:
+    client = weak()
+    if client is not None:
+        client._from_reactor(client._session_changed, state, reason)
+
+
 class _Listener:
-    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route of the same
-    client.
-    """
+    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route."""
 
     __slots__ = ("client", "route")
 
-    def __init__(self, client: AsyncClient, route: Route) -> None:
+    def __init__(self, client: weakref.ref[AsyncClient], route: Route) -> None:
         self.client = client
         self.route = route
 
     def __call__(self, news: Resolution | DatacenterError) -> None:
-        self.client._from_reactor(self.client._resolved, self.route, news)
+        client = self.client()
+        if client is not None:
+            client._from_reactor(client._resolved, self.route, news)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Listener) and other.client is self.client and other.route is self.route
+        return isinstance(other, _Listener) and other.route is self.route
 
     def __hash__(self) -> int:
-        return hash((id(self.client), id(self.route)))
+        return id(self.route)

@@ -51,5 +51,32 @@ class Route:
         self.endpoints: tuple[str, ...] = ()
         self.peers: list[Peer] = []
         self.waiting: deque[Pending] = deque()
+        self.avoid: set[str] = set()  # endpoints that answered "moved", until the next resolution
+        self.max_message_bytes: int | None = None  # the least that its instances take
         self.was_connected = False
         self.state: State | None = None
+
+    def accept(self, news: Resolution) -> tuple[list[str], list[str]]:
+        """Takes a new resolution over; returns the endpoints that are (new, gone)."""
+        before = self.endpoints
+        self.resolution = news
+        self.avoid.clear()
+        self.endpoints = tuple(dict.fromkeys(instance.endpoint for instance in news.instances))
+        if news.instances:
+            declared = [
+                frozenset(method.name for method in instance.methods if method.idempotent)
+                for instance in news.instances
+            ]
+            self.idempotent = frozenset.intersection(*declared)
+            self.max_message_bytes = min(
+                (instance.max_message_bytes for instance in news.instances if instance.max_message_bytes), default=None
+            )
+        return (
+            [endpoint for endpoint in self.endpoints if endpoint not in before],
+            [endpoint for endpoint in before if endpoint not in self.endpoints],
+        )
+
+    def forget_ended(self) -> None:
+        """Drops waiting calls that have ended by their deadline or were cancelled, wherever they stand."""
+        if any(pending.future.done() for pending in self.waiting):
+            self.waiting = deque(pending for pending in self.waiting if not pending.future.done())

@@ -3,32 +3,35 @@
     with Client() as client:
         client.call("greeter.hello", "Ann")
 
-It is an AsyncClient in the process's reactor thread: a call hands its arguments over and waits for the result.
+It is an AsyncClient in the process's reactor thread: a call hands its arguments over and waits for the result. They are
+encoded there: do not change them before the call has ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import logging
 import os
 import sys
 import threading
-from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from datacenter import runtime
 from datacenter.client.asynchronous import AsyncClient
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, StateEvent
 from datacenter.errors import ClosedError, WrongLoopError
 from datacenter.options import CLOSE_DEADLINE_S
+from datacenter.reactor import Reactor
+from datacenter.threads import DaemonPool
 from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")
 T = TypeVar("T")
-_Queue = deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]]
+MAX_EVENTS: Final = 1000
 
 
 class Client:
@@ -43,7 +46,8 @@ class Client:
         self._closed = True  # until all is made: then the finaliser has something to do
         self._runtime = runtime.acquire()
         self._lock = threading.Lock()
-        self._queue: _Queue = deque()
+        self._submissions = _Submissions(self._runtime.reactor)
+        self._notifier = DaemonPool(1, "datacenter-notify")
         try:
             self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
         except BaseException:
@@ -79,16 +83,11 @@ class Client:
     ) -> concurrent.futures.Future[Any]:
         """Like `call`, but returns a future at once."""
         self._check_usable()
-        future = concurrent.futures.Future[Any]()
 
         def start() -> asyncio.Future[Any]:
             return self._async.call(target, *args, returns=returns, deadline_s=deadline_s, **keywords)
 
-        first = not self._queue
-        self._queue.append((start, future))
-        if first:  # one wake-up serves all calls that threads have queued meanwhile
-            self._runtime.reactor.call(_start_queued, self._queue)
-        return future
+        return self._submissions.add(start)
 
     def resolve(self, name: str, *, type_: ServiceType = "rpc", deadline_s: float | None = None) -> Resolution:
         """As of AsyncClient."""
@@ -96,8 +95,21 @@ class Client:
         return self._runtime.reactor.submit(self._async.resolve(name, type_=type_, deadline_s=deadline_s)).result()
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
-        """Calls `listener(event)` at each change of state, in the reactor's thread: be quick, make no calls there."""
-        return self._async.on_state(listener)
+        """Calls `listener(event)` at each change of state, one at a time, in a thread kept for that.
+
+        Returns what removes it. It may block and make calls. While MAX_EVENTS wait for it, further ones are dropped,
+        and logged.
+        """
+        notifier = self._notifier
+
+        def pass_on(event: StateEvent) -> None:
+            if notifier.waiting() >= MAX_EVENTS:
+                log.warning("a state listener does not return: %s is dropped", event)
+            else:
+                with contextlib.suppress(RuntimeError):  # closed meanwhile
+                    notifier.submit(functools.partial(_notify, listener, event))
+
+        return self._async.on_state(pass_on)
 
     def statistics(self) -> dict[str, Any]:
         """As of AsyncClient."""
@@ -123,12 +135,12 @@ class Client:
                 return
             self._closed = True
         runtime.forget(self)
-        _close_parts(self._async, self._runtime, self._queue)
+        _close_parts(self._async, self._runtime, self._submissions, self._notifier)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
             self._closed = True
-            parts = functools.partial(_close_parts, self._async, self._runtime, self._queue)
+            parts = functools.partial(_close_parts, self._async, self._runtime, self._submissions, self._notifier)
             runtime.give_up("a Client", parts)
 
     def close_now(self) -> None:
@@ -138,23 +150,54 @@ class Client:
         return repr(self._async).replace("AsyncClient", "Client")
 
 
-def _start_queued(queue: _Queue) -> None:
-    """In the reactor: starts the calls that threads have queued."""
-    while queue:
-        start, future = queue.popleft()
-        try:
-            _pass_on(start(), future)
-        except Exception as error:
-            future.set_exception(error)
+def _notify(listener: Callable[[StateEvent], object], event: StateEvent) -> None:
+    try:
+        listener(event)
+    except Exception:
+        log.exception("a state listener raised")
 
 
-def _close_parts(client: AsyncClient, process: runtime.Runtime, queue: _Queue) -> None:
+class _Submissions:
+    """Calls on their way from threads to the reactor. One wake-up serves all that are queued when the reactor comes."""
+
+    def __init__(self, reactor: Reactor) -> None:
+        self._reactor = reactor
+        self._lock = threading.Lock()
+        self._queue: list[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = []
+
+    def add(self, start: Callable[[], asyncio.Future[Any]]) -> concurrent.futures.Future[Any]:
+        """Has `start` run in the reactor; the future gets what its future gets. Any thread. Raises ClosedError."""
+        future = concurrent.futures.Future[Any]()
+        with self._lock:
+            self._queue.append((start, future))
+            wake = len(self._queue) == 1
+        if wake:
+            self._reactor.call(self.run)
+        return future
+
+    def run(self) -> None:
+        """In the reactor: starts everything that is queued."""
+        with self._lock:
+            queue, self._queue = self._queue, []
+        for start, future in queue:
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                _pass_on(start(), future)
+            except Exception as error:
+                future.set_exception(error)
+
+
+def _close_parts(
+    client: AsyncClient, process: runtime.Runtime, submissions: _Submissions, notifier: DaemonPool
+) -> None:
     """What a Client consists of, closed in order. Not in the reactor's thread."""
+    notifier.close()
     shut = concurrent.futures.Future[None]()
 
     def shut_in_reactor() -> None:
         try:
-            _start_queued(queue)
+            submissions.run()
             client._shut()
         finally:
             shut.set_result(None)
@@ -174,7 +217,8 @@ async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient
 
 def _pass_on(inner: asyncio.Future[Any], outer: concurrent.futures.Future[Any]) -> None:
     def done(finished: asyncio.Future[Any]) -> None:
-        if not outer.set_running_or_notify_cancel():
+        if finished.cancelled():
+            outer.set_exception(ClosedError("the call was cancelled"))
             return
         error = finished.exception()
         if error is not None:

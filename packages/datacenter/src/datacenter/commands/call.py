@@ -11,6 +11,8 @@ import typer
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
 from datacenter.errors import BadArgumentsError
 
+RESERVED = ("returns", "deadline_s")  # parameters of Client.call itself
+
 
 def call(
     target: str = typer.Argument(metavar="SERVICE.METHOD", help="What to call."),
@@ -48,6 +50,8 @@ def parse(arguments: list[str]) -> tuple[list[Any], dict[str, Any]]:
     for word in arguments:
         name, equals, text = word.partition("=")
         if equals and name.isidentifier():
+            if name in RESERVED:
+                raise BadArgumentsError(f"{name}=… cannot be given by name", "Give it by position.")
             keywords[name] = _value(text)
         elif keywords:
             raise BadArgumentsError(f"{word!r} comes after a named argument", "Put positional arguments first.")

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable
 
 import typer
 
+from datacenter import runtime
 from datacenter.client import DEFAULT_BROKER
 from datacenter.sockets.ledger import Ledger
 from leakline.proc.descriptors import kind_of
+
+log = logging.getLogger("datacenter")
 
 BROKER_OPTION = typer.Option(
     DEFAULT_BROKER,
@@ -26,6 +32,8 @@ BROKER_OPTION = typer.Option(
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Go beyond loopback although nothing protects what is said there."
 )
+EXECUTOR = "datacenter-executor"
+PATIENCE_S = 0.2
 VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
 
 
@@ -42,13 +50,31 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     ledger = Ledger.open()
     before = _open_numbers()
     loop = _new_loop()
+    executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=EXECUTOR)
+    loop.set_default_executor(executor)
     try:
         loop.run_until_complete(_run(main, ledger, before))
     finally:
         loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
+        executor.shutdown(wait=False, cancel_futures=True)
         loop.close()
         ledger.close()
+    _leave_stuck_threads()
+
+
+def _leave_stuck_threads() -> None:
+    """Ends the process if code that was handed to the loop's executor does not return: Python would wait for it."""
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(EXECUTOR)]
+    end = time.monotonic() + PATIENCE_S
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    stuck = [thread.name for thread in threads if thread.is_alive()]
+    if stuck:
+        log.warning("left behind, still running: %s", ", ".join(stuck))
+        runtime.close_all()
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(0)
 
 
 async def _run(main: Callable[[asyncio.Event], Awaitable[None]], ledger: Ledger, before: set[int]) -> None:

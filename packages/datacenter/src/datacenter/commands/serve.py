@@ -11,6 +11,7 @@ import typer
 
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
 from datacenter.errors import BrokerUnreachableError, NotServableError
+from datacenter.options import DRAIN_S, THREADS
 from datacenter.service import Server, Service, ServiceOptions
 
 
@@ -22,9 +23,14 @@ def serve(
     listen: str = typer.Option(
         "tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."
     ),
+    advertise: str = typer.Option(
+        "", metavar="tcp://HOST:PORT", help="What clients are told, if it is another address."
+    ),
     insecure: bool = INSECURE_OPTION,
-    threads: int = typer.Option(16, min=1, help="Threads for methods that are not async."),
-    drain_s: float = typer.Option(5.0, min=0, help="How long running calls may take to finish at the end (seconds)."),
+    threads: int = typer.Option(THREADS, min=1, help="Threads for methods that are not async."),
+    drain_s: float = typer.Option(
+        DRAIN_S, min=0, help="How long running calls may take to finish at the end (seconds)."
+    ),
     verbose: int = VERBOSE_OPTION,
 ) -> None:
     """Serve one or several services in this process, until SIGTERM or Ctrl-C.
@@ -39,7 +45,7 @@ def serve(
     set_up_logging(verbose)
     services = [load(target) for target in targets]
     options = ServiceOptions(threads=threads, drain_s=drain_s)
-    server = Server(services, broker=broker, listen=listen, insecure=insecure, options=options)
+    server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)
 
     async def main(stop: asyncio.Event) -> None:
         server.start()
@@ -86,6 +92,11 @@ def load(target: str) -> Service:
         raise NotServableError(
             f"there is no module {error.name!r}",
             f"Run it where {module_name.replace('.', '/')}.py can be imported, or set PYTHONPATH.",
+        ) from None
+    except (ImportError, SyntaxError, TypeError, ValueError) as error:
+        raise NotServableError(
+            f"{module_name} cannot be imported: {type(error).__name__}: {error}",
+            f"See where: python -c 'import {module_name}'.",
         ) from None
     service = getattr(module, name, None)
     if isinstance(service, Service):

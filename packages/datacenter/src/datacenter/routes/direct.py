@@ -171,6 +171,8 @@ class Peers:
         self._backoffs: dict[str, Backoff] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._wanted: dict[str, int] = {}
+        #: endpoint -> why it could not even be tried last time
+        self.problems: dict[str, DatacenterError] = {}
 
     def get(self, endpoint: str) -> Peer | None:
         return self._peers.get(endpoint)
@@ -195,6 +197,7 @@ class Peers:
         if timer is not None:
             timer.cancel()
         self._backoffs.pop(endpoint, None)
+        self.problems.pop(endpoint, None)
         self.end_if_idle(endpoint)
 
     def end_if_idle(self, endpoint: str) -> None:
@@ -223,8 +226,10 @@ class Peers:
         backoff = self._backoffs.setdefault(endpoint, self._new_backoff())
         try:
             self._peers[endpoint] = self._make(endpoint, backoff)
+            self.problems.pop(endpoint, None)
         except DatacenterError as error:  # the descriptor limit (it may pass), or an address that this host cannot use
             log.warning("no connection to %s: %s", endpoint, error)
+            self.problems[endpoint] = error
             self._timers[endpoint] = self._loop.call_later(backoff.next(), self._open, endpoint)
 
 
