@@ -17,16 +17,16 @@ from datacenter.sockets.ledger import Ledger, open_descriptors
 
 DEADLINE_S = 10.0
 
-Eventually = Callable[[Callable[[], object], str], None]
+Eventually = Callable[[Callable[[], object], str | Callable[[], str]], None]
 Child = Callable[..., str]
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
     """Return when `condition()` is true; fail, naming `what`, after a generous deadline."""
     end = time.monotonic() + DEADLINE_S
     while not condition():
         if time.monotonic() > end:
-            pytest.fail(f"did not happen within {DEADLINE_S} s: {what}")
+            pytest.fail(f"did not happen within {DEADLINE_S} s: {what() if callable(what) else what}")
         time.sleep(0.002)
 
 

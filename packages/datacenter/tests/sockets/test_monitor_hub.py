@@ -241,7 +241,7 @@ def test_connections_have_an_owner_in_the_ledger(context: SocketContext, eventua
         return {entry.owner for entry in ledger.entries() if entry.kind == "tcp" and entry.number not in before}
 
     expected = {f"{owned.owner} #{owned.generation}" for owned in (echo.server, echo.client)}
-    eventually(lambda: owners() == expected, "every TCP descriptor belongs to one of both sockets")
+    eventually(lambda: owners() == expected, lambda: f"{expected} own every TCP descriptor of {ledger.entries()}")
     assert "" not in {entry.owner for entry in ledger.entries()}
 
 
