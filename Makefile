@@ -31,7 +31,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 types: $(STAMP)
-	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench
+	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench casebook
 
 unit: $(STAMP) native
 	@$(BIN)/pytest -q
