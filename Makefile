@@ -84,3 +84,11 @@ hold-exit: $(STAMP) ## 200 ends of clients, services and brokers, in every way, 
 
 hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handshakes, slow readers, vanishing peers: nothing leaks or dies (1 min)
 	@$(BIN)/python $(HOLD)/fuzz.py
+
+RELAY_NATIVE := packages/datacenter/src/datacenter/broker/native
+.PHONY: relay-native relay-native-sanitized
+relay-native: $(STAMP) ## build the relay's C library in place
+	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE)
+
+relay-native-sanitized: $(STAMP) ## run the tests of the relay's C library under ASan and UBSan, against the real libzmq
+	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE) PYTHON=$(abspath $(BIN)/python) sanitized

@@ -1,0 +1,396 @@
+/* The relay's loop against the real libzmq: labels, garbage, and its end in states where a proxy would block.
+ * usage: tests LIBZMQ */
+#define _GNU_SOURCE
+#include "relay_loop.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CHECK(condition)                                                                                                           \
+    do {                                                                                                                           \
+        if (!(condition)) {                                                                                                        \
+            fprintf(stderr, "%s:%d: not true: %s (errno: %s)\n", __FILE__, __LINE__, #condition, strerror(errno));                 \
+            abort();                                                                                                               \
+        }                                                                                                                          \
+    } while (0)
+
+enum { DEALER = 5, ROUTER = 6, ROUTING_ID = 5, LINGER = 17, SNDHWM = 23, RCVHWM = 24, RCVTIMEO = 27, LAST_ENDPOINT = 32 };
+enum { MANDATORY = 33, IMMEDIATE = 39, SNDMORE = 2, DONTWAIT = 1 };
+
+/* libzmq's functions that only the tests need */
+static void *(*ctx_new)(void);
+static int (*ctx_term)(void *);
+static void *(*socket_new)(void *, int);
+static int (*socket_close)(void *);
+static int (*set)(void *, int, const void *, size_t);
+static int (*get)(void *, int, void *, size_t *);
+static int (*bind_to)(void *, const char *);
+static int (*connect_to)(void *, const char *);
+static int (*send_part)(void *, const void *, size_t, int);
+static int (*receive_part)(void *, void *, size_t, int);
+static int (*poll_sockets)(struct relay_poll *, int, long);
+static void *functions[32]; /* what the loop needs */
+
+static void load(const char *path) {
+    void *library = dlopen(path, RTLD_NOW);
+    if (!library)
+        fprintf(stderr, "%s\n", dlerror());
+    CHECK(library);
+#define FIND(into, name) CHECK((*(void **)&into = dlsym(library, name)))
+    FIND(ctx_new, "zmq_ctx_new");
+    FIND(ctx_term, "zmq_ctx_term");
+    FIND(socket_new, "zmq_socket");
+    FIND(socket_close, "zmq_close");
+    FIND(set, "zmq_setsockopt");
+    FIND(get, "zmq_getsockopt");
+    FIND(bind_to, "zmq_bind");
+    FIND(connect_to, "zmq_connect");
+    FIND(send_part, "zmq_send");
+    FIND(receive_part, "zmq_recv");
+    FIND(poll_sockets, "zmq_poll");
+    for (unsigned n = 0; relay_function_name(n); n++)
+        FIND(functions[n], relay_function_name(n));
+}
+
+static int64_t now_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static void *make(void *context, int type, int high_water) {
+    void *socket = socket_new(context, type);
+    int timeout_ms = 5000, zero = 0, one = 1;
+    CHECK(socket);
+    CHECK(set(socket, RCVTIMEO, &timeout_ms, sizeof timeout_ms) == 0);
+    CHECK(set(socket, LINGER, &zero, sizeof zero) == 0);
+    CHECK(set(socket, SNDHWM, &high_water, sizeof high_water) == 0);
+    CHECK(set(socket, RCVHWM, &high_water, sizeof high_water) == 0);
+    if (type == ROUTER)
+        CHECK(set(socket, MANDATORY, &one, sizeof one) == 0);
+    return socket;
+}
+
+static void *listening(void *context, int high_water, char *endpoint) {
+    void *socket = make(context, ROUTER, high_water);
+    size_t size = 64;
+    CHECK(bind_to(socket, "tcp://127.0.0.1:*") == 0);
+    CHECK(get(socket, LAST_ENDPOINT, endpoint, &size) == 0);
+    return socket;
+}
+
+static void *connected(void *context, int high_water, const char *endpoint, int immediate) {
+    void *socket = make(context, DEALER, high_water);
+    CHECK(set(socket, IMMEDIATE, &immediate, sizeof immediate) == 0);
+    CHECK(connect_to(socket, endpoint) == 0);
+    return socket;
+}
+
+enum { MOST = 4 };
+
+/* A relay in its own thread, and services that this thread plays. */
+struct stage {
+    void *context, *front, *services[MOST], *backs[MOST];
+    char address[64];
+    int wake, count, outcome;
+    struct relay_loop *loop;
+    pthread_t thread;
+};
+
+static void *run(void *argument) {
+    struct stage *stage = argument;
+    do
+        stage->outcome = relay_loop_run(stage->loop, -1);
+    while (stage->outcome == RELAY_DRAINED);
+    return NULL;
+}
+
+static void begin(struct stage *stage, int services, int high_water) {
+    char address[64];
+    *stage = (struct stage){.context = ctx_new(), .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .count = services};
+    stage->front = listening(stage->context, high_water, stage->address);
+    stage->loop = relay_loop_new(functions, stage->front, stage->wake, MOST);
+    for (int n = 0; n < services; n++) {
+        stage->services[n] = listening(stage->context, high_water, address);
+        stage->backs[n] = connected(stage->context, high_water, address, 1);
+        CHECK(relay_loop_add(stage->loop, stage->backs[n]) == n);
+    }
+    CHECK(pthread_create(&stage->thread, NULL, run, stage) == 0);
+}
+
+/* Wakes the loop, which must end at once whatever the state; closes everything. */
+static void end(struct stage *stage, struct relay_counts *counts) {
+    uint64_t one = 1;
+    int64_t began = now_ms();
+    CHECK(write(stage->wake, &one, sizeof one) == sizeof one);
+    CHECK(pthread_join(stage->thread, NULL) == 0);
+    CHECK(now_ms() - began < 500);
+    CHECK(stage->outcome == RELAY_WOKEN);
+    relay_loop_counts(stage->loop, counts);
+    relay_loop_free(stage->loop);
+    for (int n = 0; n < stage->count; n++) {
+        socket_close(stage->services[n]);
+        socket_close(stage->backs[n]);
+    }
+    socket_close(stage->front);
+    close(stage->wake);
+    CHECK(ctx_term(stage->context) == 0);
+}
+
+/* A frame of `size` bytes whose id has `label` and `number`. */
+static void compose(unsigned char *frame, size_t size, uint32_t label, uint32_t number) {
+    uint64_t id = UINT64_C(1) << 63 | (uint64_t)label << 31 | number;
+    memset(frame, 'x', size);
+    frame[0] = 0x97;
+    frame[1] = 1;
+    frame[2] = 0xcf;
+    for (int n = 7; n >= 0; n--, id >>= 8)
+        frame[3 + n] = (unsigned char)id;
+}
+
+static void call(void *client, uint32_t number, size_t size) {
+    unsigned char frame[4096];
+    compose(frame, size, 0, number);
+    CHECK(send_part(client, frame, size, 0) == (int)size);
+}
+
+/* Takes a call at a service and answers it. */
+static void serve(void *service) {
+    unsigned char id[256], frame[4096];
+    int id_size = receive_part(service, id, sizeof id, 0);
+    CHECK(id_size > 0);
+    int size = receive_part(service, frame, sizeof frame, 0);
+    CHECK(size >= 11);
+    CHECK(send_part(service, id, (size_t)id_size, SNDMORE) == id_size);
+    CHECK(send_part(service, frame, (size_t)size, 0) == size);
+}
+
+static void expect(void *client, uint32_t number, size_t size) {
+    unsigned char frame[4096], wanted[4096];
+    compose(wanted, size, 0, number);
+    CHECK(receive_part(client, frame, sizeof frame, 0) == (int)size);
+    CHECK(memcmp(frame, wanted, size) == 0);
+}
+
+static struct relay_counts counts_of(const struct stage *stage) {
+    struct relay_counts counts;
+    relay_loop_counts(stage->loop, &counts);
+    return counts;
+}
+
+#define UNTIL(condition)                                                                                                           \
+    for (int64_t began = now_ms(); !(condition);) {                                                                                \
+        CHECK(now_ms() - began < 5000);                                                                                            \
+        poll(NULL, 0, 1);                                                                                                          \
+    }
+
+static void test_replies_return_to_their_callers(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    void *clients[3];
+    begin(&stage, 2, 1000);
+    for (int n = 0; n < 3; n++)
+        clients[n] = connected(stage.context, 1000, stage.address, 0);
+    for (uint32_t round = 0; round < 200; round++) {
+        size_t size = 11 + round * 7; /* both sides of libzmq's inline size */
+        for (int n = 0; n < 3; n++)
+            call(clients[n], round, size);
+        UNTIL(counts_of(&stage).calls == 3 * (round + 1));
+        for (int served = 0; served < 3;) /* whichever has one: the fewest unanswered get the next */
+            for (int n = 0; n < 2; n++) {
+                struct relay_poll item = {.socket = stage.services[n], .events = 1};
+                if (poll_sockets(&item, 1, 1) > 0) {
+                    serve(stage.services[n]);
+                    served++;
+                }
+            }
+        for (int n = 0; n < 3; n++)
+            expect(clients[n], round, size);
+    }
+    for (int n = 0; n < 3; n++)
+        socket_close(clients[n]);
+    end(&stage, &counts);
+    CHECK(counts.calls == 600 && counts.replies == 600);
+    CHECK(counts.malformed_calls == 0 && counts.malformed_replies == 0);
+}
+
+static void test_garbage_is_dropped_whole(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char frame[64];
+    begin(&stage, 1, 5000);
+    void *client = connected(stage.context, 5000, stage.address, 0);
+    void *named = make(stage.context, DEALER, 1000);
+    CHECK(set(named, ROUTING_ID, "own", 3) == 0 && connect_to(named, stage.address) == 0);
+    for (int n = 0; n < 2000; n++) /* one message of 2000 parts */
+        CHECK(send_part(client, "x", 1, n < 1999 ? SNDMORE : 0) == 1);
+    for (size_t size = 0; size < 11; size++) {
+        compose(frame, sizeof frame, 0, 1);
+        CHECK(send_part(client, frame, size, 0) == (int)size);
+    }
+    compose(frame, sizeof frame, 77, 1); /* a label of its own: another client's reply would be its aim */
+    CHECK(send_part(client, frame, sizeof frame, 0) == sizeof frame);
+    for (int at = 0; at < 4; at++) {
+        compose(frame, sizeof frame, 0, 1);
+        frame[at] ^= at == 1 ? 0x80 : 0xf0;
+        CHECK(send_part(client, frame, sizeof frame, 0) == sizeof frame);
+    }
+    call(named, 1, 20);
+    UNTIL(counts_of(&stage).malformed_calls == 1 + 11 + 1 + 4 + 1);
+    call(client, 9, 20);
+    unsigned char id[256];
+    int size = receive_part(stage.services[0], id, sizeof id, 0);
+    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 20);
+    for (int n = 0; n < 3; n++) { /* replies that are none, then the reply */
+        CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
+        CHECK(send_part(stage.services[0], n ? "no reply, that" : "part", n ? 14 : 4, n ? 0 : SNDMORE) > 0);
+        if (!n)
+            CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
+    }
+    CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
+    CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
+    expect(client, 9, 20);
+    socket_close(client);
+    socket_close(named);
+    end(&stage, &counts);
+    CHECK(counts.calls == 1 && counts.replies == 1 && counts.malformed_replies == 3);
+}
+
+/* The state in which zmq_proxy sits in a blocking send and hears nothing: an instance that does not read. */
+static void test_it_ends_while_no_instance_reads_and_nothing_was_lost(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char frame[4096];
+    begin(&stage, 1, 5);
+    void *client = connected(stage.context, 0, stage.address, 0);
+    for (uint32_t n = 0; n < 20000; n++)
+        call(client, n, 1000);
+    uint64_t calls = 0;
+    for (int still = 0; still < 50; still++) { /* until it has stood still for 50 ms */
+        if (counts_of(&stage).calls != calls) {
+            calls = counts_of(&stage).calls;
+            still = 0;
+        }
+        poll(NULL, 0, 1);
+    }
+    CHECK(calls < 20000);
+    for (uint32_t n = 0; n < 20000; n++) { /* it reads again: all come, in order, whole */
+        CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) > 0);
+        CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 1000);
+        CHECK((uint32_t)(frame[9] << 8 | frame[10]) == (n & 0xffff));
+    }
+    for (uint32_t n = 0; n < 20000; n++) /* full again, for the end */
+        call(client, n, 1000);
+    UNTIL(counts_of(&stage).calls > 20000);
+    socket_close(client);
+    end(&stage, &counts);
+}
+
+static void test_a_client_that_does_not_read_holds_up_nobody(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    begin(&stage, 1, 1000);
+    void *deaf = connected(stage.context, 2000, stage.address, 0);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    uint32_t sent = 0;
+    while (counts_of(&stage).replies_no_room == 0) {
+        CHECK(sent < 200000);
+        call(deaf, sent++, 2000);
+        serve(stage.services[0]);
+    }
+    call(client, 1, 20);
+    serve(stage.services[0]);
+    expect(client, 1, 20);
+    socket_close(deaf);
+    socket_close(client);
+    end(&stage, &counts);
+}
+
+static void test_a_client_that_is_gone_is_counted(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char id[256], frame[64];
+    begin(&stage, 1, 1000);
+    void *leaving = connected(stage.context, 1000, stage.address, 0);
+    call(leaving, 1, 20);
+    int size = receive_part(stage.services[0], id, sizeof id, 0);
+    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 20);
+    socket_close(leaving);
+    while (counts_of(&stage).replies_no_client == 0) {
+        CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
+        CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
+        poll(NULL, 0, 1);
+    }
+    end(&stage, &counts);
+}
+
+static void test_retiring_an_instance_waits_for_its_replies(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    uint64_t one = 1;
+    begin(&stage, 2, 1000);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    for (uint32_t n = 0; n < 10; n++)
+        call(client, n, 20);
+    UNTIL(counts_of(&stage).calls == 10);
+    CHECK(write(stage.wake, &one, sizeof one) == sizeof one);
+    pthread_join(stage.thread, NULL);
+    CHECK(read(stage.wake, &one, sizeof one) == sizeof one);
+    int64_t waiting = relay_loop_retire(stage.loop, 0);
+    CHECK(relay_loop_in_flight(stage.loop, 1) == 10 - waiting);
+    CHECK(relay_loop_run(stage.loop, 20) == RELAY_TIMEOUT);
+    for (int64_t n = 0; n < waiting; n++)
+        serve(stage.services[0]);
+    if (waiting)
+        CHECK(relay_loop_run(stage.loop, 5000) == RELAY_DRAINED);
+    relay_loop_remove(stage.loop, 0);
+    CHECK(relay_loop_add(stage.loop, stage.backs[0]) == 0);
+    CHECK(relay_loop_flush(stage.loop) == RELAY_WOKEN);
+    for (int64_t n = 0; n < 10 - waiting; n++)
+        serve(stage.services[1]);
+    CHECK(pthread_create(&stage.thread, NULL, run, &stage) == 0);
+    unsigned char frame[64];
+    for (int n = 0; n < 10; n++)
+        CHECK(receive_part(client, frame, sizeof frame, 0) == 20);
+    socket_close(client);
+    end(&stage, &counts);
+}
+
+static void test_a_terminated_context_ends_it(int instances) {
+    struct stage stage;
+    begin(&stage, instances, 10);
+    pthread_t helper;
+    CHECK(pthread_create(&helper, NULL, (void *(*)(void *))(void *)ctx_term, stage.context) == 0);
+    CHECK(pthread_join(stage.thread, NULL) == 0);
+    CHECK(stage.outcome == RELAY_TERMINATED);
+    relay_loop_free(stage.loop);
+    socket_close(stage.front);
+    for (int n = 0; n < instances; n++) {
+        socket_close(stage.services[n]);
+        socket_close(stage.backs[n]);
+    }
+    CHECK(pthread_join(helper, NULL) == 0);
+    close(stage.wake);
+}
+
+int main(int count, char **arguments) {
+    CHECK(count == 2);
+    load(arguments[1]);
+    test_replies_return_to_their_callers();
+    test_garbage_is_dropped_whole();
+    test_it_ends_while_no_instance_reads_and_nothing_was_lost();
+    test_a_client_that_does_not_read_holds_up_nobody();
+    test_a_client_that_is_gone_is_counted();
+    test_retiring_an_instance_waits_for_its_replies();
+    test_a_terminated_context_ends_it(1);
+    test_a_terminated_context_ends_it(0);
+    return 0;
+}
