@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import zmq
 
@@ -33,6 +33,7 @@ from datacenter import options
 from datacenter.broker import relay_loop
 from datacenter.broker.connections import Connections
 from datacenter.broker.relay_loop import Outcome, RelayCounts, RelayLoop
+from datacenter.broker.relay_reports import InstanceStatistics, RelayOptions, RelayState, RelayStatistics
 from datacenter.errors import ClosedError, DatacenterError
 from datacenter.service import bind_listener
 from datacenter.sockets import (
@@ -40,59 +41,19 @@ from datacenter.sockets import (
     MonitorEvent,
     OwnedSocket,
     SocketContext,
-    SocketOptions,
     descriptor_limit,
     fork,
 )
 from datacenter.sockets.ledger import Ledger
 
-log = logging.getLogger("datacenter.relay")
+__all__ = ["InstanceStatistics", "Relay", "RelayOptions", "RelayState", "RelayStatistics"]
 
-RelayState = Literal["starting", "serving", "stopping", "ended", "forked"]
+log = logging.getLogger("datacenter.relay")
 
 #: how long after a connection's end its last replies may still be on their way from the I/O thread
 _LAST_REPLIES_S: Final = 0.05
 #: before an instance that could not be connected (no descriptor, no slot, no ZeroMQ peer) is tried again
 _RETRY_S: Final = 1.0
-
-
-@dataclass(frozen=True)
-class RelayOptions:
-    """Named limits of a relay. Counts, seconds, bytes."""
-
-    max_instances: int = 256
-    #: An instance that has left the registry may take so long to answer what it was handed.
-    drain_s: float = 30.0
-    #: Replies queued for one client; as many as a client may have calls in flight, so one that reads loses none.
-    client_high_water: int = options.MAX_IN_FLIGHT
-    #: Calls queued for one instance before another is preferred, and the clients are slowed when all are full.
-    instance_high_water: int = SocketOptions().send_high_water
-    max_message_bytes: int = SocketOptions().max_message_bytes
-    #: None: in C where it was built. True and False insist.
-    native: bool | None = None
-
-
-@dataclass(frozen=True)
-class InstanceStatistics:
-    """One instance as the relay sees it; `in_flight` calls were handed to it and not answered."""
-
-    endpoint: str
-    in_flight: int
-    connected: bool
-    leaving: bool
-
-
-@dataclass(frozen=True)
-class RelayStatistics:
-    """A relay at one moment. `counts` are messages since its start; `clients` are open connections."""
-
-    service: str
-    endpoint: str
-    state: RelayState
-    clients: int
-    connected: int
-    instances: tuple[InstanceStatistics, ...]
-    counts: RelayCounts
 
 
 @dataclass

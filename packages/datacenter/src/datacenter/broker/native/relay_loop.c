@@ -52,7 +52,7 @@ struct relay_loop {
     message call;
     struct relay_counts counts;
     struct relay_poll *polls;
-    unsigned max_instances, next;
+    unsigned max_instances, used, next; /* used: slots beyond are free */
     struct instance instances[];
 };
 
@@ -182,7 +182,7 @@ static bool has_room(const struct instance *instance) {
 }
 
 static bool any_room(const struct relay_loop *loop) {
-    for (unsigned n = 0; n < loop->max_instances; n++)
+    for (unsigned n = 0; n < loop->used; n++)
         if (has_room(&loop->instances[n]))
             return true;
     return false;
@@ -191,13 +191,14 @@ static bool any_room(const struct relay_loop *loop) {
 /* The instance with the fewest unanswered calls; equals take turns. */
 static struct instance *choose(struct relay_loop *loop) {
     struct instance *best = NULL;
-    for (unsigned n = 0; n < loop->max_instances; n++) {
-        struct instance *found = &loop->instances[(loop->next + n) % loop->max_instances];
+    for (unsigned n = 0; n < loop->used; n++) {
+        unsigned slot = loop->next + n < loop->used ? loop->next + n : loop->next + n - loop->used;
+        struct instance *found = &loop->instances[slot];
         if (has_room(found) && (!best || found->in_flight < best->in_flight))
             best = found;
     }
     if (best)
-        loop->next = (unsigned)(best - loop->instances) + 1;
+        loop->next = (unsigned)(best - loop->instances + 1) % loop->used;
     return best;
 }
 
@@ -296,7 +297,7 @@ static int fill(struct relay_loop *loop) {
     bool wants_calls = !loop->held && any_room(loop);
     /* With no event at all zmq_poll would not look at the socket, and the end of its context would not be seen. */
     *item++ = (struct relay_poll){.socket = loop->front, .events = wants_calls ? ZMQ_POLLIN : ZMQ_POLLERR};
-    for (unsigned n = 0; n < loop->max_instances; n++) {
+    for (unsigned n = 0; n < loop->used; n++) {
         struct instance *instance = &loop->instances[n];
         if (instance->socket)
             *item++ = (struct relay_poll){
@@ -309,7 +310,7 @@ static int fill(struct relay_loop *loop) {
 
 static int turn(struct relay_loop *loop) {
     struct relay_poll *item = loop->polls + 2;
-    for (unsigned n = 0; n < loop->max_instances; n++) {
+    for (unsigned n = 0; n < loop->used; n++) {
         struct instance *instance = &loop->instances[n];
         if (!instance->socket)
             continue;
@@ -349,7 +350,7 @@ int relay_loop_run(struct relay_loop *loop, int timeout_ms) {
 }
 
 int relay_loop_flush(struct relay_loop *loop) {
-    for (unsigned n = 0; n < loop->max_instances; n++) {
+    for (unsigned n = 0; n < loop->used; n++) {
         int outcome = loop->instances[n].socket ? move_replies(loop, &loop->instances[n], 1000) : MOVED_ALL;
         if (outcome >= 0)
             return outcome;
@@ -360,12 +361,14 @@ int relay_loop_flush(struct relay_loop *loop) {
 /* --- instances, and its life */
 
 int relay_loop_add(struct relay_loop *loop, void *socket) {
-    for (unsigned n = 0; n < loop->max_instances; n++)
-        if (!loop->instances[n].socket) {
-            loop->instances[n] = (struct instance){.socket = socket, .full = true};
-            return (int)n;
-        }
-    return -1;
+    unsigned slot = 0;
+    while (slot < loop->used && loop->instances[slot].socket)
+        slot++;
+    if (slot == loop->max_instances)
+        return -1;
+    loop->used = slot < loop->used ? loop->used : slot + 1;
+    loop->instances[slot] = (struct instance){.socket = socket, .full = true};
+    return (int)slot;
 }
 
 int64_t relay_loop_retire(struct relay_loop *loop, int slot) {
@@ -376,6 +379,10 @@ int64_t relay_loop_retire(struct relay_loop *loop, int slot) {
 void relay_loop_remove(struct relay_loop *loop, int slot) {
     move_replies(loop, &loop->instances[slot], 100000);
     loop->instances[slot] = (struct instance){0};
+    while (loop->used && !loop->instances[loop->used - 1].socket)
+        loop->used--;
+    if (loop->next >= loop->used)
+        loop->next = 0;
 }
 
 int64_t relay_loop_in_flight(const struct relay_loop *loop, int slot) {
