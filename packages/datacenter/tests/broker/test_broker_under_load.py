@@ -1,0 +1,109 @@
+"""A broker and its sessions when something is in the way: peers that do not read, types that changed, old leases."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, wire
+from datacenter.broker.sessions import Sessions
+from datacenter.client import StateEvent
+from datacenter.errors import BadOptionError, DatacenterError, WrongTypeError
+from datacenter.registry.state import Registry
+from datacenter.wire import Instance, Resolution
+
+Until = Callable[[Callable[[], object], str], Awaitable[None]]
+
+FAST = BrokerOptions(heartbeat_s=0.2, lease_s=0.6, grace_leases=0.0)
+PATIENT = BrokerOptions(heartbeat_s=1.0, lease_s=3.0, grace_leases=0.0)
+DEADLINE_S = 20.0
+
+
+async def test_a_name_that_is_of_another_type_since_the_broker_restarted_costs_no_session(
+    echo: Service, until: Until
+) -> None:
+    first = Broker("tcp://127.0.0.1:0", options=FAST)
+    first.start()
+    async with AsyncClient(first.endpoint) as client:
+        states: list[StateEvent] = []
+        client.on_state(states.append)
+        async with Server(echo, broker=first.endpoint, options=ServiceOptions(drain_s=0)):
+            await client.call("echo.add", 1)
+        waiting = client.call("echo.add", 1, deadline_s=60)
+        await first.close()
+        await until(lambda: client.statistics()["session"]["state"] == "lost", "the session notices")
+        async with Broker(first.endpoint, options=FAST) as second:
+            registry = second.sessions.registry
+            registry.register(time.monotonic(), "somebody", "echo", "topic", Instance("t", "tcp://127.0.0.1:9"))
+            registry.renew(time.monotonic() + 1000, ["t"])
+            with pytest.raises(WrongTypeError, match="registered as topic"):
+                await waiting
+            with pytest.raises(WrongTypeError, match="registered as topic"):
+                await client.call("echo.add", 1)
+            refused, received = second.statistics()["refused"], second.statistics()["received"]
+            await until(lambda: second.statistics()["received"] >= received + 4, "the session goes on")
+            assert second.statistics()["refused"] == refused
+            assert second.statistics()["sessions"] == 1
+            assert [event.state for event in states if not event.service] == ["connected", "lost", "restored"]
+
+
+async def test_a_session_that_missed_a_change_introduces_itself_again_and_is_up_to_date(until: Until) -> None:
+    gate = threading.Event()
+    async with Broker("tcp://127.0.0.1:0", options=PATIENT) as broker, AsyncClient(broker.endpoint) as client:
+        told: list[Resolution | DatacenterError] = []
+        session = client._session
+        session.watch("news", "rpc", told.append)
+        await until(lambda: broker.statistics()["watchers"] == 1, "it watches")
+        registry = broker.sessions.registry
+        client._runtime.reactor.call(gate.wait, DEADLINE_S)  # from now on the session reads nothing
+        try:
+            # More than both high-water marks and the kernel's buffers hold.
+            for turn in range(10_000):
+                instance = Instance("i", "tcp://127.0.0.1:9", metadata={"turn": str(turn), "news": "x" * 20_000})
+                _, changes = registry.register(time.monotonic(), "somebody", "news", "rpc", instance)
+                broker._send(broker.sessions.tell(changes))
+                if broker.statistics()["undeliverable"]:
+                    break
+                await asyncio.sleep(0)
+            # Forgotten with what it watches, and nothing more is tried.
+            assert broker.statistics()["undeliverable"] == 1
+            assert (broker.statistics()["sessions"], broker.statistics()["watchers"]) == (0, 0)
+            registry.renew(time.monotonic() + 1000, ["i"])
+        finally:
+            gate.set()
+        latest = registry.resolve("news", "rpc").version
+        await until(lambda: told and getattr(told[-1], "version", 0) == latest, "it knows the latest")
+        assert (broker.statistics()["sessions"], broker.statistics()["watchers"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        BrokerOptions(lease_s=1.0),
+        BrokerOptions(heartbeat_s=2.0),
+        BrokerOptions(missed_heartbeats=10),
+    ],
+    ids=["short lease", "slow heartbeat", "many missed"],
+)
+def test_a_lease_that_ends_before_its_session_is_given_up_is_refused(options: BrokerOptions) -> None:
+    with pytest.raises(BadOptionError, match="shorten heartbeat_s"):
+        Broker("tcp://127.0.0.1:0", options=options)
+
+
+def test_a_session_that_says_hello_again_and_again_does_not_hide_one_that_is_silent() -> None:
+    registry = Registry(lease_s=3.0, grace_s=0.0, started_at=0.0, first_epoch=0)
+    welcome = wire.Welcome(wire.PROTOCOL, "0.1", "b", 1.0, 3, 3.0, 1024, 10)
+    sessions = Sessions(registry, welcome, max_sessions=2)
+    hello = wire.Hello(wire.PROTOCOL, "0.1", 1, "host", "process")
+    sessions.received(0.0, b"talking", hello)
+    sessions.received(0.0, b"silent", hello)
+    sessions.received(0.0, b"talking", wire.Register(1, "a", "rpc", Instance("i", "tcp://127.0.0.1:1")))
+    for second in range(1, 5):
+        sessions.received(float(second), b"talking", hello)
+        sessions.tick(second + 0.1)
+    assert set(sessions.processes) == {b"talking"}
+    assert sessions.processes[b"talking"].instances == {"i"}  # and keeps what is its own

@@ -1,0 +1,297 @@
+"""How calls end in the corners: impossible types, errors that cannot be sent, deadlines, limits, and waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions
+from datacenter.errors import (
+    BadArgumentsError,
+    DeadlineError,
+    LostError,
+    RemoteError,
+    TooLargeError,
+    WrongTypeError,
+)
+from datacenter.testing import Launcher
+
+Until = Callable[[Callable[[], object], str], Awaitable[None]]
+
+NO_DRAIN = ServiceOptions(drain_s=0)
+LENGTH = """
+from datacenter import Service
+
+sizes = Service("sizes")
+
+
+@sizes.method
+async def of(payload: bytes) -> int:
+    return len(payload)
+"""
+
+
+def ready(client: AsyncClient) -> int:
+    """How many instances the client is connected to."""
+    return list(client.statistics()["peers"].values()).count("ready")
+
+
+# --- what the caller asks for
+
+
+@pytest.mark.parametrize("returns", [3, {"a": 1}, list[int] | set[int]], ids=str)
+async def test_a_result_type_that_is_none_is_refused_at_once(server: Server, client: AsyncClient, returns: Any) -> None:
+    with pytest.raises(BadArgumentsError, match="is not a type that results can be decoded into"):
+        client.call("echo.add", 1, returns=returns)
+    assert client.statistics()["in_flight"] == 0
+
+
+@pytest.mark.parametrize("deadline_s", [0, -1])
+async def test_a_call_without_any_time_is_not_sent(server: Server, client: AsyncClient, deadline_s: float) -> None:
+    await client.call("echo.add", 1)
+    with pytest.raises(DeadlineError) as caught:
+        await client.call("echo.add", 2, deadline_s=deadline_s)
+    assert not caught.value.sent
+    await client.call("echo.add", 3)  # on the same connection, so a call sent before it would have arrived before it
+    assert server.statistics()["calls"] == 2
+
+
+async def test_keywords_go_past_a_default_that_is_not_of_its_type(broker: Broker, client: AsyncClient) -> None:
+    service = Service("defaults")
+
+    @service.method
+    async def second(first: int = None, second: int = 0) -> tuple[Any, int]:  # type: ignore[assignment]  # noqa: RUF013
+        return first, second
+
+    async with Server(service, broker=broker.endpoint, options=NO_DRAIN):
+        assert await client.call("defaults.second", second=3) == [None, 3]
+
+
+# --- what a method raises
+
+
+class TextlessError(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+async def test_whatever_a_method_raises_is_answered(broker: Broker, client: AsyncClient) -> None:
+    service = Service("bad")
+
+    @service.method
+    def exhausted() -> int:
+        return next(iter(()))
+
+    @service.method
+    async def name_that_is_no_utf8() -> None:
+        raise OSError(os.fsdecode(b"no file \xff"))
+
+    @service.method
+    async def textless() -> None:
+        raise TextlessError
+
+    @service.method
+    async def huge() -> None:
+        raise ValueError("x" * 20_000_000)
+
+    async with Server(service, broker=broker.endpoint, options=NO_DRAIN) as server:
+        kinds = {}
+        for name in service.methods:
+            with pytest.raises(RemoteError) as caught:
+                await client.call(f"bad.{name}", deadline_s=5)
+            assert len(caught.value.message) <= 4096
+            kinds[name] = caught.value.kind
+        assert kinds == {
+            "exhausted": "StopIteration",
+            "name_that_is_no_utf8": "OSError",
+            "textless": "TextlessError",
+            "huge": "ValueError",
+        }
+        assert server.statistics()["in_flight"] == 0
+
+
+# --- limits
+
+
+async def test_a_call_larger_than_its_service_takes_is_refused_and_hurts_no_other(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    service = Service("small")
+    release = asyncio.Event()
+
+    @service.method(idempotent=True)
+    async def size(payload: bytes) -> int:
+        return len(payload)
+
+    @service.method
+    async def wait() -> str:
+        await release.wait()
+        return "released"
+
+    options = ServiceOptions(max_message_bytes=1000, drain_s=0)
+    async with Server(service, broker=broker.endpoint, options=options) as server:
+        with pytest.raises(TooLargeError, match="the limit is 1,000"):  # the limit is known only after it was made
+            await client.call("small.size", bytes(2000), deadline_s=5)
+        other = client.call("small.wait")
+        await until(lambda: server.statistics()["in_flight"] == 1, "the other call runs")
+        with pytest.raises(TooLargeError, match="the limit is 1,000"):
+            client.call("small.size", bytes(2000))
+        release.set()
+        assert await other == "released"
+        assert await client.call("small.size", bytes(500)) == 500
+        assert (client.statistics()["lost"], client.statistics()["resent"]) == (0, 0)
+
+
+async def test_cancelled_calls_do_not_fill_a_client(broker: Broker, server: Server, until: Until) -> None:
+    async with AsyncClient(broker.endpoint, options=ClientOptions(max_in_flight=3)) as client:
+        calls = [client.call("echo.wait_for_ever", deadline_s=100) for _ in range(3)]
+        await until(lambda: server.statistics()["in_flight"] == 3, "all run, and will never be answered")
+        for call in calls:
+            call.cancel()
+        assert await client.call("echo.add", 1) == 6
+
+
+async def test_calls_that_waited_in_vain_are_not_kept(broker: Broker, client: AsyncClient, echo: Service) -> None:
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN):
+        await client.call("echo.add", 1)
+    waiting = client.call("echo.add", 1, deadline_s=60)
+    await asyncio.gather(
+        *[client.call("echo.back", bytes(1000), deadline_s=0.05) for _ in range(500)], return_exceptions=True
+    )
+    assert client.statistics()["waiting"] == client.statistics()["in_flight"] == 1
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN):
+        assert await waiting == 6
+
+
+async def test_a_method_whose_caller_has_given_up_in_the_queue_is_not_run(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    release = threading.Event()
+    ran: list[str] = []
+    service = Service("queue")
+
+    @service.method
+    def work(name: str) -> None:
+        ran.append(name)
+        release.wait(30)
+
+    options = ServiceOptions(threads=1, drain_s=0)
+    async with Server(service, broker=broker.endpoint, options=options) as server:
+        first = client.call("queue.work", "first")
+        await until(lambda: ran, "the only thread is taken")
+        late = client.call("queue.work", "late", deadline_s=0.1)
+        await until(lambda: server.statistics()["in_flight"] == 2, "the late one waits for the thread")
+        its_end = time.monotonic() + 0.1  # at the service, which counts from the arrival
+        with pytest.raises(DeadlineError):
+            await late
+        await until(lambda: time.monotonic() > its_end, "the deadline has passed at the service, too")
+        release.set()
+        await asyncio.gather(first, client.call("queue.work", "last"))
+        assert ran == ["first", "last"]
+
+
+# --- several instances, several types
+
+
+async def test_a_resolve_of_another_type_does_not_hurt_calls_that_wait(
+    broker: Broker, client: AsyncClient, echo: Service
+) -> None:
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN):
+        await client.call("echo.add", 1)
+    waiting = client.call("echo.add", 1, deadline_s=60)
+    with pytest.raises(WrongTypeError):
+        await client.resolve("echo", type_="topic")
+    assert not waiting.done()
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN):
+        assert await waiting == 6
+
+
+async def test_a_method_is_repeated_only_if_every_instance_declares_it_idempotent(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    runs: list[str] = []
+
+    def version(name: str, *, idempotent: bool) -> Server:
+        service = Service("bank")
+
+        @service.method(idempotent=idempotent)
+        async def pay() -> None:
+            runs.append(name)
+            await asyncio.Event().wait()
+
+        return Server(service, broker=broker.endpoint, options=NO_DRAIN)
+
+    async with version("old", idempotent=False) as old, version("new", idempotent=True):
+        with pytest.raises(DeadlineError):
+            await client.call("bank.pay", deadline_s=0.05)
+        await until(lambda: ready(client) == 2, "both are connected")
+        runs.clear()
+        calls = [client.call("bank.pay", deadline_s=60) for _ in range(2)]
+        await until(lambda: "old" in runs, "the old version pays")
+        sent_to_old = runs.count("old")
+        old._stream.close()  # the connection ends, as if the process had died
+        done, _ = await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+        assert {type(call.exception()) for call in done} == {LostError}
+        assert len(done) == sent_to_old
+        assert client.statistics()["resent"] == 0
+
+
+async def test_a_port_that_another_service_has_taken_over_loses_no_call(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    def answering(name: str) -> Service:
+        service = Service(name)
+
+        @service.method
+        async def who() -> str:
+            return name
+
+        return service
+
+    crashed = Server(answering("one"), broker=broker.endpoint, options=NO_DRAIN)
+    crashed.start()
+    await crashed.registered()
+    assert await client.call("one.who") == "one"
+    crashed._shut()  # its port is free, and its lease goes on: the session is that of the process
+    try:
+        successor = Server(answering("two"), broker=broker.endpoint, listen=crashed.endpoint, options=NO_DRAIN)
+        async with successor, Server(answering("one"), broker=broker.endpoint, options=NO_DRAIN):
+            await until(lambda: ready(client) == 2, "both are connected")
+            answers = await asyncio.gather(*[client.call("one.who") for _ in range(20)])
+            assert answers == ["one"] * 20
+            assert successor.statistics()["calls"] > 0  # it was asked, and said that it is not "one"
+    finally:
+        crashed._give_back()
+
+
+def test_an_instance_without_room_does_not_hold_up_calls_that_another_can_take(tmp_path: Path, until: Until) -> None:
+    (tmp_path / "sizes.py").write_text(LENGTH)
+    with Launcher(cwd=tmp_path) as launch:
+        broker = launch.broker(options=("--lease-s", "60"))  # the stopped one stays registered
+        stopped, _ = (launch.service("sizes:sizes", broker) for _ in range(2))
+
+        async def main() -> None:
+            async with AsyncClient(broker.address) as client:
+                await client.call("sizes.of", b"")
+                await until(lambda: ready(client) == 2, "both are connected")
+                (full,) = (peer for peer in client._peers.all() if peer.endpoint == stopped.endpoint)
+                stopped.signal(signal.SIGSTOP)
+                calls = [client.call("sizes.of", bytes(20_000), deadline_s=60) for _ in range(4000)]
+                # What the stopped one has no room for, the other one does.
+                await until(lambda: sum(call.done() for call in calls) == 4000 - len(full.pending), "all others end")
+                assert full.refused
+                assert 0 < len(full.pending) < 2000
+                stopped.signal(signal.SIGCONT)
+                assert await asyncio.gather(*calls) == [20_000] * 4000
+
+        asyncio.run(main())
