@@ -130,7 +130,13 @@ class Run:
         self.counts["relays made"], self.counts["relays ended"] = told.made, told.ended
         for service in self.services:
             service.close()
-        for part in (self.manager, self.peers, self.relays):
+        self.finish()
+
+    def finish(self) -> None:
+        report = self.manager.close(5.0)
+        if not report.clean or self.relays.statistics().sockets:  # before the context's end would hide them
+            self.faults.append(f"relays are left: {report.still_open}, {self.relays!r}")
+        for part in (self.peers, self.relays):
             report = part.close(5.0)
             if not report.clean:
                 self.faults.append(f"{part!r}: still open: {report.still_open}")

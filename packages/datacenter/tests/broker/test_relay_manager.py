@@ -111,6 +111,22 @@ def test_remove_is_for_the_one_that_is_meant(manager: RelayManager) -> None:
     assert (manager.statistics().made, manager.statistics().ended) == (2, 2)
 
 
+def test_a_successor_never_meets_its_predecessor(manager: RelayManager, context: SocketContext) -> None:
+    """A name that is ended and made by all at once: its relays follow one another, and none is lost sight of."""
+    alive: list[int] = []
+
+    def churn(_: int) -> None:
+        for _ in range(25):
+            relay = manager.get_or_create("a")
+            alive.append(sum(thread.name == "datacenter-relay-a" for thread in threading.enumerate()))
+            manager.remove("a", relay)
+
+    assert at_once(8, churn) == [None] * 8
+    assert max(alive) == 1
+    assert manager.statistics().made == manager.statistics().ended
+    assert context.statistics().sockets == 0
+
+
 def test_closed_while_relays_are_being_made(context: SocketContext) -> None:
     for _ in range(20):
         manager = RelayManager(context)
