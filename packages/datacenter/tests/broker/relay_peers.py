@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 import zmq
@@ -35,7 +36,7 @@ def call_frame(number: int, payload: bytes = b"") -> bytes:
 class EchoService:
     """A ROUTER in a thread that answers each call with its argument. `hold()` makes it stop reading."""
 
-    def __init__(self, context: SocketContext, **options: int) -> None:
+    def __init__(self, context: SocketContext, **options: Any) -> None:
         self.seen: set[tuple[int, bytes]] = set()
         self.calls = 0
         self._reading = threading.Event()
@@ -62,7 +63,7 @@ class EchoService:
         self._thread.join(DEADLINE_S)
         assert not self._thread.is_alive()
 
-    def _run(self, context: SocketContext, options: dict[str, int]) -> None:
+    def _run(self, context: SocketContext, options: dict[str, Any]) -> None:
         with context.socket(zmq.ROUTER, owner="echo", **options) as owned:
             self.endpoint = owned.bind("tcp://127.0.0.1:*")
             self._begun.set()
@@ -85,7 +86,7 @@ class EchoService:
 
 
 @contextlib.contextmanager
-def echo_service(context: SocketContext, **options: int) -> Iterator[EchoService]:
+def echo_service(context: SocketContext, **options: Any) -> Iterator[EchoService]:
     service = EchoService(context, **options)
     try:
         yield service
@@ -97,7 +98,7 @@ def expect_replies(client: OwnedSocket, numbers: set[int], payload: Callable[[in
     """Receives the reply of each call in `numbers`, in any order: each once, whole, with its own payload."""
     left = set(numbers)
     while left:
-        assert client.raw.poll(DEADLINE_S * 1000), f"{len(left)} of {len(numbers)} replies did not come"
+        assert client.raw.poll(int(DEADLINE_S * 1000)), f"{len(left)} of {len(numbers)} replies did not come"
         frame = client.raw.recv()
         assert not client.raw.getsockopt(zmq.RCVMORE)
         reply = wire.decode_reply(frame)

@@ -30,7 +30,7 @@ def test_the_usual_lives() -> None:
     assert after(event("CONNECTED")).count() == 1
     assert after(event("CONNECTED")).ready() == 0
     ready = after(event("CONNECTED"), event("HANDSHAKE_SUCCEEDED", 0))
-    assert (ready.count(), ready.ready(), ready.identities()) == (1, 1, {(1, 7)})
+    assert (ready.count(), ready.ready(), ready.identities()) == (1, 1, frozenset({(1, 7)}))
     ready.take(event("DISCONNECTED"))
     assert (ready.count(), ready.ready()) == (0, 0)
     served = after(event("ACCEPTED", 7), event("ACCEPTED", 8), event("HANDSHAKE_SUCCEEDED", 0))

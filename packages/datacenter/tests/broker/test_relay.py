@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import zmq
@@ -84,7 +85,7 @@ Connect = Callable[..., OwnedSocket]
 def connect(peers: SocketContext, relay: Relay) -> Iterator[Connect]:
     made: list[OwnedSocket] = []
 
-    def one(**named: int) -> OwnedSocket:
+    def one(**named: Any) -> OwnedSocket:
         client = peers.socket(zmq.DEALER, owner=f"client {len(made)}", **named)
         client.connect(relay.endpoint)
         made.append(client)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import subprocess
 import sys
 import threading
@@ -62,7 +63,7 @@ def at_once(count: int, work: Callable[[int], object]) -> list[object]:
 
 def test_sixteen_threads_get_the_same_one(manager: RelayManager) -> None:
     for name in "abcdef":
-        found = at_once(16, lambda _, name=name: manager.get_or_create(name))
+        found = at_once(16, functools.partial(lambda name, _: manager.get_or_create(name), name))
         assert isinstance(found[0], Relay)
         assert found[0].state == "serving", "never a half-made one"
         assert {id(each) for each in found} == {id(found[0])}
@@ -127,18 +128,23 @@ def test_a_successor_never_meets_its_predecessor(manager: RelayManager, context:
     assert context.statistics().sockets == 0
 
 
+def close_or_make(manager: RelayManager, number: int) -> object:
+    return manager.close() if number == 8 else manager.get_or_create(f"s{number}")
+
+
+def has_ended(relay: Relay) -> bool:
+    return relay.state == "ended"
+
+
 def test_closed_while_relays_are_being_made(context: SocketContext) -> None:
     for _ in range(20):
         manager = RelayManager(context)
-        found = at_once(
-            9, lambda number, manager=manager: manager.close() if number == 8 else manager.get_or_create(f"s{number}")
-        )
+        found = at_once(9, functools.partial(close_or_make, manager))
         assert all(isinstance(each, (Relay, ClosedError)) for each in found[:8]), found
         assert manager.close().clean
-        wait_until(
-            lambda found=found: all(each.state == "ended" for each in found if isinstance(each, Relay)),
-            "all have ended",
-        )
+        for relay in found:
+            if isinstance(relay, Relay):
+                wait_until(functools.partial(has_ended, relay), "all have ended")
         assert context.statistics().sockets == 0
 
 
