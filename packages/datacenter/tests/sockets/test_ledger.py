@@ -217,3 +217,19 @@ def test_every_difference_is_named() -> None:
         "4 (epoll of somebody) is in the ledger, but is /etc/passwd now",
     )
     assert compare(entries[:1], {3: links[3]}, settled=True, exact=True).unexplained({}) == ()
+
+
+def test_a_table_that_hooks_nothing_takes_nothing_from_the_ledger(tmp_path: Path) -> None:
+    source = """
+        import zmq
+        from datacenter.sockets.ledger import Ledger
+        from leakline.recorder import DescriptorTable
+        ledger, table = Ledger.open(), DescriptorTable.create()
+        table.hook_library("libnobodyhasthis")
+        for _ in range(2):
+            with zmq.Context() as context, context.socket(zmq.PAIR) as socket:
+                print(int(socket.FD) in {entry.number for entry in ledger.entries()})
+            table.close()
+        ledger.close()
+    """
+    assert run_source(source, tmp_path) == ["True", "True"]

@@ -85,8 +85,9 @@ class DescriptorTable:
         """
         handle = self._open_handle()
         found = CHooked()
-        self._library.hook_target(handle)
         self._library.hook_library(os.fsencode(name), ctypes.byref(found))
+        if found.libraries:  # else what hooks there are go on recording for whom they did
+            self._library.hook_target(handle)
         functions = set()
         for index in range(found.functions.bit_length()):
             if found.functions >> index & 1:
