@@ -161,6 +161,7 @@ def test_twenty_thousand_events_wait_while_a_callback_is_stuck(
     address = crowd.bind("tcp://127.0.0.1:*")
     host, port = address.removeprefix("tcp://").split(":")
     eventually(lambda: seen, "the first callback, which gets stuck")
+    began, stuck_s = time.monotonic(), 0.0
     try:
         for n in range(6700):  # accepted, failed and disconnected: three events each
             with socket.create_connection((host, int(port))) as peer:
@@ -171,12 +172,13 @@ def test_twenty_thousand_events_wait_while_a_callback_is_stuck(
         echo.round_trip()
         assert not io_threads_that_wait_in_send()
         assert len(seen) == 1
+        stuck_s = time.monotonic() - began
     finally:
         stuck.set()
     with caplog.at_level(logging.WARNING, "datacenter.sockets"):
         eventually(lambda: len(seen) > 20_000, f"all events arrive ({len(seen)})")
     assert context.statistics().hub.longest_queue >= LAG_WARN_EVENTS
-    assert context.statistics().hub.longest_turn_s > 0.25
+    assert context.statistics().hub.longest_turn_s >= stuck_s
     names = Counter(event.name for event in seen)
     eventually(lambda: Counter(event.name for event in seen)["DISCONNECTED"] == 6700, f"none is lost: {names}")
 

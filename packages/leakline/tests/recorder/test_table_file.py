@@ -45,8 +45,11 @@ def test_a_reader_sees_whole_records_while_the_writer_churns(start: Start, tmp_p
     path = tmp_path / "churn.table"
     writer = start(CHURN, str(path))
     opened = read_table(path).opened
-    changing = 0
-    for _ in range(150):
+    changing = reads = 0
+    deadline = time.monotonic() + 60
+    while reads < 150 or changing <= 20:  # on a busy machine the writer gets its turn now and then
+        assert time.monotonic() < deadline, f"the writer wrote between {changing} of {reads} reads"
+        reads += 1
         table = read_table(path)
         assert consistent(table)
         assert table.torn == 0
@@ -54,7 +57,6 @@ def test_a_reader_sees_whole_records_while_the_writer_churns(start: Start, tmp_p
         assert table.written_by(writer.pid)
         changing += table.opened > opened
         opened = table.opened
-    assert changing > 20, "the writer did not write meanwhile"
 
 
 def test_a_table_can_be_read_after_its_writer_was_killed(start: Start, tmp_path: Path) -> None:
