@@ -201,7 +201,7 @@ async def test_ending_in_order_under_load_loses_no_call(broker: Broker, client: 
             answers[await client.call("shared.which", returns=int)] += 1  # LostError or BusyError would end the test
 
     async def enough_of(number: int) -> None:
-        enough = answers[number] + 200
+        enough = answers[number] + 500
         while answers[number] < enough:
             assert not any(task.done() for task in tasks), tasks
             await asyncio.sleep(0.005)
@@ -209,7 +209,7 @@ async def test_ending_in_order_under_load_loses_no_call(broker: Broker, client: 
     tasks: list[asyncio.Task[None]] = []
     async with Server(numbered(1), broker=broker.endpoint):
         await client.call("shared.which")
-        tasks += [asyncio.create_task(load()) for _ in range(50)]
+        tasks += [asyncio.create_task(load()) for _ in range(200)]
         for _ in range(4):
             async with Server(numbered(2), broker=broker.endpoint):
                 await asyncio.wait_for(enough_of(2), 20)

@@ -100,8 +100,8 @@ def test_a_session_that_says_hello_again_and_again_does_not_hide_one_that_is_sil
     sessions = Sessions(registry, welcome, max_sessions=2)
     hello = wire.Hello(wire.PROTOCOL, "0.1", 1, "host", "process")
     sessions.received(0.0, b"talking", hello)
-    sessions.received(0.0, b"silent", hello)
     sessions.received(0.0, b"talking", wire.Register(1, "a", "rpc", Instance("i", "tcp://127.0.0.1:1")))
+    sessions.received(0.0, b"silent", hello)
     for second in range(1, 5):
         sessions.received(float(second), b"talking", hello)
         sessions.tick(second + 0.1)
