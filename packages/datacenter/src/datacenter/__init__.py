@@ -11,7 +11,8 @@
 from datacenter.broker import Broker, BrokerOptions
 from datacenter.client import AsyncClient, Client, ClientOptions, StateEvent
 from datacenter.errors import DatacenterError
-from datacenter.service import Server, Service, ServiceOptions, serve
+from datacenter.server import Server, ServiceOptions, serve
+from datacenter.service import Service
 from datacenter.version import __version__
 
 __all__ = [

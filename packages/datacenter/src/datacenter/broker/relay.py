@@ -35,7 +35,7 @@ from datacenter.broker.connections import Connections
 from datacenter.broker.relay_loop import Outcome, RelayCounts, RelayLoop
 from datacenter.broker.relay_reports import InstanceStatistics, RelayOptions, RelayState, RelayStatistics
 from datacenter.errors import ClosedError, DatacenterError
-from datacenter.service import bind_listener
+from datacenter.listening import bind_listener
 from datacenter.sockets import (
     CloseReport,
     MonitorEvent,

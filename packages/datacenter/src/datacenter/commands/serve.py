@@ -12,7 +12,8 @@ import typer
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
 from datacenter.errors import BrokerUnreachableError, NotServableError
 from datacenter.options import DRAIN_S, THREADS
-from datacenter.service import Server, Service, ServiceOptions
+from datacenter.server import Server, ServiceOptions
+from datacenter.service import Service
 
 
 def serve(

@@ -1,0 +1,38 @@
+"""Where a service listens: at the address given, or at a free port that no client can connect to by accident."""
+
+from __future__ import annotations
+
+import random
+
+from datacenter.errors import AddressInUseError
+from datacenter.sockets.owned import OwnedSocket
+
+
+def bind_listener(owned: OwnedSocket, listen: str, *, insecure: bool = False) -> str:
+    """Binds to `listen`; with port 0 or none, to a free port below the ephemeral range.
+
+    A client that keeps connecting to a dead port inside that range can end up connected to itself (libzmq #4599).
+    """
+    host, colon, port = listen.rpartition(":")
+    if not listen.startswith("tcp://") or (colon and port not in ("0", "*", "")):
+        return owned.bind(listen, insecure=insecure)
+    low, high = 10_000, _ephemeral_start()
+    for _ in range(64):
+        try:
+            return owned.bind(f"{host}:{random.randrange(low, high)}", insecure=insecure)
+        except AddressInUseError:
+            continue
+    return owned.bind(listen, insecure=insecure)
+
+
+def is_wildcard(endpoint: str) -> bool:
+    """Whether clients could not connect to this address, because it stands for all of a host's."""
+    return endpoint.startswith(("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:"))
+
+
+def _ephemeral_start() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            return max(10_100, int(file.read().split()[0]))
+    except (OSError, ValueError, IndexError):
+        return 32_768

@@ -1,0 +1,544 @@
+"""A serving process: one socket at which services are called, their registration, and their end.
+
+Queues and their policies: at most `max_in_flight` calls run or wait at once, beyond it a call is refused unexecuted
+(BusyError). A reply that finds no room (a client that does not read) waits in the outbox, at most
+`max_outbox_per_client` of one client and `max_outbox` in all; beyond it that reply is dropped, counted and logged, and
+its call ends by its deadline.
+
+The end: it leaves the registry, tells late calls to go elsewhere (`moved`), finishes what runs, answers what is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+import logging
+import os
+import socket
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import zmq
+
+from datacenter import options, runtime, wire
+from datacenter.client import DEFAULT_BROKER
+from datacenter.errors import (
+    AddressError,
+    BadOptionError,
+    BadResultError,
+    BrokerUnreachableError,
+    BusyError,
+    CallError,
+    ClosedError,
+    DatacenterError,
+    DeadlineError,
+    LostError,
+    MovedError,
+    NoSuchMethodError,
+    NotServableError,
+    ProtocolError,
+    RemoteError,
+    TooLargeError,
+)
+from datacenter.listening import bind_listener, is_wildcard
+from datacenter.methods import Method
+from datacenter.service import Service
+from datacenter.session import SessionOptions
+from datacenter.sockets.loop import LoopSocket
+from datacenter.sockets.options import SocketOptions
+from datacenter.threads import DaemonPool
+from datacenter.wire import Instance
+
+log = logging.getLogger("datacenter.service")
+OUTBOX_RETRY_S: Final = 0.01
+QUIET_S: Final = 0.05
+GRACE_S: Final = 0.25
+MAX_ERROR_TEXT: Final = 4096
+
+
+@dataclass(frozen=True)
+class ServiceOptions:
+    """Named limits of a serving process. Counts, seconds, bytes."""
+
+    max_in_flight: int = options.MAX_RUNNING
+    max_outbox: int = options.MAX_OUTBOX
+    max_outbox_per_client: int = options.MAX_OUTBOX_PER_CLIENT
+    threads: int = options.THREADS
+    drain_s: float = options.DRAIN_S
+    max_message_bytes: int = SocketOptions().max_message_bytes
+
+
+class Server:
+    """Serves one or several services at one address, in the running event loop. `async with`, or `start` and `close`.
+
+    listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
+    advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0).
+    insecure: allows an address beyond loopback although nothing protects the traffic.
+    Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
+    Use from another thread is not allowed; after a fork it raises ForkedError.
+    """
+
+    def __init__(
+        self,
+        services: Service | Sequence[Service],
+        *,
+        broker: str = DEFAULT_BROKER,
+        listen: str = "tcp://127.0.0.1:0",
+        advertise: str = "",
+        insecure: bool = False,
+        options: ServiceOptions | None = None,
+    ) -> None:
+        self.services = _by_name([services] if isinstance(services, Service) else services)
+        self.options = options or ServiceOptions()
+        if self.options.threads < 1:
+            raise BadOptionError(f"threads={self.options.threads}: methods that block need at least one", "Use 16.")
+        self.endpoint = ""
+        self._broker = broker
+        self._listen = listen
+        self._advertise = advertise
+        self._insecure = insecure
+        self._started = False
+        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
+        self._hurry = asyncio.Event()
+        self._draining = False
+        self._last_call = 0.0
+        self._methods = {
+            (service.name, method.name): method
+            for service in self.services.values()
+            for method in service.methods.values()
+        }
+        self._instances: dict[str, Instance] = {}
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # strong references: a loop keeps only weak ones
+        self._next_task = 0
+        self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._outbox: dict[bytes, deque[bytes]] = {}
+        self._in_outbox = 0
+        self._outbox_timer: asyncio.TimerHandle | None = None
+        self._counts = {"calls": 0, "errors": 0, "refused": 0, "dropped_replies": 0, "malformed": 0}
+
+    async def __aenter__(self) -> Server:
+        self.start()
+        try:
+            await self.registered()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def start(self) -> None:
+        """Binds and begins to register. Calls may arrive from now on. Once only: ClosedError afterwards."""
+        if self._started:
+            raise ClosedError(f"{self!r} was started before", "Make a new Server.")
+        self._loop = asyncio.get_running_loop()
+        self._runtime = runtime.acquire()
+        try:
+            self._session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
+            try:
+                self._stream = self._bind()
+            except BaseException:
+                self._runtime.release_session(self._session)
+                raise
+        except BaseException:
+            runtime.release(self._runtime)
+            raise
+        self._started = True
+        self._threads = DaemonPool(self.options.threads, "datacenter-method")
+        self._registering = [self._register(service) for service in self.services.values()]
+        runtime.remember(self)
+
+    async def registered(self) -> None:
+        """Waits until the broker has registered every service. Raises BrokerUnreachableError, WrongTypeError,
+        RegistryFullError.
+        """
+        for future in self._registering:
+            await asyncio.shield(asyncio.wrap_future(future))
+
+    async def close(self, *, drain_s: float | None = None) -> None:
+        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes.
+
+        Idempotent: every caller waits for the same end. Bounded. Cancelling it shortens the wait, no more. Nothing
+        happens in a forked child.
+        """
+        if self._closed or not self._started or self._runtime.pid != os.getpid():
+            return
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close(self.options.drain_s if drain_s is None else drain_s))
+        cancelled = False
+        while not self._closing.done():
+            try:
+                await asyncio.shield(self._closing)
+            except asyncio.CancelledError:
+                cancelled = True
+                self._hurry.set()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _close(self, drain_s: float) -> None:
+        self._draining = True  # new calls are told to go elsewhere
+        await self._leave()
+        await self._until(self._quiet, GRACE_S)
+        await self._until(self._idle.wait, drain_s)
+        if self._in_flight:
+            log.warning("%d calls were still running when %r closed", self._in_flight, self)
+        running = list(self._tasks.values())
+        for task in running:
+            task.cancel()  # answers its call with LostError
+        if running:
+            await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
+        self._shut()
+        await runtime.apart(self._give_back)
+
+    async def _until(self, condition: Callable[[], Coroutine[Any, Any, object]], seconds: float) -> None:
+        """Waits for `condition()`, but no longer than `seconds`, and not at all once somebody is in a hurry."""
+        waiting = [asyncio.ensure_future(condition()), asyncio.ensure_future(self._hurry.wait())]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for future in waiting:
+            future.cancel()
+
+    async def _quiet(self) -> None:
+        """Until no call has come for a while: clients have heard that this instance leaves."""
+        while self._loop.time() - self._last_call < QUIET_S:  # noqa: ASYNC110 - the absence of calls is no event
+            await asyncio.sleep(QUIET_S / 5)
+
+    def close_now(self) -> None:
+        """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
+        if self._started and not self._closed:
+            runtime.run_in_loop(self._loop, self._shut)
+            self._give_back()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the start, and what is open now."""
+        return {
+            **self._counts,
+            "in_flight": self._in_flight,
+            "outbox": self._in_outbox,
+            "endpoint": self.endpoint,
+            "session": self._session.statistics(),
+        }
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "draining" if self._draining else self.endpoint or "not started"
+        return f"<Server {', '.join(self.services)} {state}, {self._in_flight} in flight>"
+
+    # --- start and end
+
+    def _bind(self) -> LoopSocket:
+        owned = self._runtime.context.socket(
+            zmq.ROUTER,
+            owner=f"service {','.join(self.services)}",
+            router_mandatory=True,
+            max_message_bytes=self.options.max_message_bytes,
+            linger_ms=options.GOODBYE_LINGER_MS,
+        )
+        try:
+            self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
+            if is_wildcard(self.endpoint) and not self._advertise:
+                raise AddressError(
+                    f"clients cannot connect to {self.endpoint}",
+                    "Say which address they should use: --advertise tcp://HOST:PORT, or listen at one address.",
+                )
+        except BaseException:
+            owned.close()
+            raise
+        return LoopSocket(
+            owned,
+            self._loop,
+            self._on_message,
+            on_malformed=self._on_malformed,
+        )
+
+    def _register(self, service: Service) -> concurrent.futures.Future[int]:
+        instance = Instance(
+            id=f"{service.name}-{uuid.uuid4().hex[:12]}",
+            endpoint=self._advertise or self.endpoint,
+            methods=tuple(method.description() for method in service.methods.values()),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            metadata=service.metadata,
+            max_message_bytes=self.options.max_message_bytes,
+        )
+        self._instances[service.name] = instance
+        return self._session.register(service.name, "rpc", instance)
+
+    async def _leave(self) -> None:
+        if self._session.state != "connected":
+            return
+        leaving = [asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()]
+        done, unanswered = await asyncio.wait(leaving, timeout=options.CLOSE_DEADLINE_S / 4)
+        for future in unanswered:
+            future.cancel()
+        for future in done:
+            if not future.cancelled() and isinstance(future.exception(), DatacenterError):
+                log.info("the broker was not told that %r ends: %s", self, future.exception())
+
+    def _shut(self) -> None:
+        self._closed = True
+        runtime.forget(self)
+        if self._outbox_timer is not None:
+            self._outbox_timer.cancel()
+        self._stream.close()
+        self._threads.close()
+
+    def _give_back(self) -> None:
+        self._runtime.release_session(self._session)
+        runtime.release(self._runtime)
+
+    # --- a call's way
+
+    def _on_malformed(self, _routing_id: bytes) -> None:
+        self._counts["malformed"] += 1
+
+    def _on_message(self, routing_id: bytes, frame: bytes) -> None:
+        try:
+            call = wire.decode_call(frame)
+        except ProtocolError:
+            self._counts["malformed"] += 1
+            return
+        self._counts["calls"] += 1
+        if self._draining:
+            self._last_call = self._loop.time()
+            self._refuse(routing_id, call.id, MovedError(f"{call.service} ends at {self.endpoint}", "Try another one."))
+            return
+        method = self._methods.get((call.service, call.method))
+        if method is None:
+            self._refuse(routing_id, call.id, self._no_such_method(call))
+            return
+        if self._in_flight >= self.options.max_in_flight:
+            self._counts["refused"] += 1
+            self._refuse(
+                routing_id, call.id, BusyError(f"{call.service} has {self._in_flight} calls in flight", "Try later.")
+            )
+            return
+        try:
+            arguments = method.arguments(call.args, call.keywords)
+        except DatacenterError as error:
+            self._refuse(routing_id, call.id, error)
+            return
+        self._in_flight += 1
+        self._idle.clear()
+        run = self._run_async if method.is_async else self._run_sync
+        self._next_task += 1
+        work = run(self._next_task, routing_id, call, method, arguments)
+        _start_task(self._loop, self._tasks, self._next_task, work)
+
+    async def _run_async(
+        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            result = await method.function(*arguments)
+        except BaseException as error:
+            self._failed(routing_id, call.id, method, error)
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise  # asked for by code in the main thread: it ends the process
+        else:
+            self._succeeded(routing_id, call.id, method, result)
+        finally:
+            self._tasks.pop(task, None)
+
+    async def _run_sync(
+        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
+    ) -> None:
+        deadline = time.monotonic() + call.timeout_ms / 1000
+        try:
+            outcome = await asyncio.wrap_future(
+                self._threads.submit(functools.partial(_attempt, method, arguments, deadline))
+            )
+        except (asyncio.CancelledError, RuntimeError) as error:  # RuntimeError: the pool is closed
+            self._failed(routing_id, call.id, method, error)
+        else:
+            if isinstance(outcome, _Raised):
+                self._failed(routing_id, call.id, method, outcome.error)
+            else:
+                self._succeeded(routing_id, call.id, method, outcome)
+        finally:
+            self._tasks.pop(task, None)
+
+    def _succeeded(self, routing_id: bytes, number: int, method: Method, result: Any) -> None:
+        try:
+            frame = wire.encode(wire.OutgoingResult(number, result))
+        except Exception as error:
+            self._counts["errors"] += 1
+            frame = _failure(
+                number,
+                BadResultError(
+                    f"the result of {method.name} cannot be encoded: {error}", "It was executed; see its return type."
+                ),
+            )
+        if len(frame) > self.options.max_message_bytes:
+            self._counts["errors"] += 1
+            text = (
+                f"the result of {method.name} has {len(frame):,} bytes; the limit is {self.options.max_message_bytes:,}"
+            )
+            frame = _failure(number, TooLargeError(text, "It was executed; return less at once."))
+        self._finish(routing_id, frame)
+
+    def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
+        self._counts["errors"] += 1
+        if isinstance(error, _NotBegunError):
+            wire_error: DatacenterError = error
+        elif isinstance(error, asyncio.CancelledError):
+            wire_error = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
+        else:
+            # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's,
+            # not this call's.
+            log.info("%s raised", method.name, exc_info=error)
+            wire_error = RemoteError(_text_of(error), "", type(error).__name__)
+        self._finish(routing_id, _failure(number, wire_error))
+
+    def _finish(self, routing_id: bytes, frame: bytes) -> None:
+        self._in_flight -= 1
+        if not self._in_flight:
+            self._idle.set()
+        self._reply(routing_id, frame)
+
+    def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
+        self._reply(routing_id, _failure(number, error))
+
+    def _no_such_method(self, call: wire.Call) -> CallError:
+        service = self.services.get(call.service)
+        if service is None:  # the port has passed to us from a process that served it
+            return MovedError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
+        names = ", ".join(sorted(service.methods))
+        return NoSuchMethodError(f"{call.service} has no method {call.method!r}", f"It has: {names or 'none'}.")
+
+    # --- replies
+
+    def _reply(self, routing_id: bytes, frame: bytes) -> None:
+        if routing_id in self._outbox or self._stream.send_to(routing_id, frame) is False:
+            self._keep(routing_id, frame)
+
+    def _keep(self, routing_id: bytes, frame: bytes) -> None:
+        """Puts a reply that found no room into its client's part of the outbox; replies of others are not held up."""
+        waiting = self._outbox.setdefault(routing_id, deque())
+        if len(waiting) >= self.options.max_outbox_per_client or self._in_outbox >= self.options.max_outbox:
+            self._counts["dropped_replies"] += 1
+            if self._counts["dropped_replies"] in (1, 100, 10_000):
+                log.warning("%d replies dropped: a client does not read them", self._counts["dropped_replies"])
+            if not waiting:
+                del self._outbox[routing_id]
+            return
+        waiting.append(frame)
+        self._in_outbox += 1
+        if self._outbox_timer is None:
+            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
+
+    def _flush_outbox(self) -> None:
+        """Sends what has found room meanwhile, client by client, in order; a client that is gone loses its part."""
+        self._outbox_timer = None
+        for routing_id, waiting in tuple(self._outbox.items()):
+            while waiting:
+                sent = self._stream.send_to(routing_id, waiting[0])
+                if sent is False:
+                    break
+                if sent is None:
+                    self._in_outbox -= len(waiting)
+                    waiting.clear()
+                else:
+                    self._in_outbox -= 1
+                    waiting.popleft()
+            if not waiting:
+                del self._outbox[routing_id]
+        if self._outbox and not self._closed:
+            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
+
+
+class _NotBegunError(DeadlineError):
+    """The call's deadline passed while it waited for a thread."""
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """What a method raised in its thread; not raised again, because a StopIteration cannot pass through a future."""
+
+    error: BaseException
+
+
+def _attempt(method: Method, arguments: tuple[Any, ...], deadline: float) -> Any:
+    """In a thread of the pool: runs a method, unless its caller has given up while it waited for the thread."""
+    if time.monotonic() > deadline:
+        return _Raised(_NotBegunError(f"{method.name} was not begun before its deadline", "It was not executed."))
+    try:
+        result = method.function(*arguments)
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{method.name} returned a coroutine: declare it with `async def`")
+        return result
+    except BaseException as error:
+        return _Raised(error)
+
+
+def _text_of(error: BaseException) -> str:
+    """What an exception says, as text that can be sent, whatever it is."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text cannot be had)"
+    return text[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
+
+
+def _by_name(services: Sequence[Service]) -> dict[str, Service]:
+    found: dict[str, Service] = {}
+    for service in services:
+        if service.name in found:
+            raise NotServableError(f"two services are named {service.name!r}", "Give one of them another name.")
+        found[service.name] = service
+    if not found:
+        raise NotServableError("no service was given", "Pass at least one Service.")
+    return found
+
+
+def _start_task(
+    loop: asyncio.AbstractEventLoop, tasks: dict[int, asyncio.Task[None]], number: int, work: Coroutine[Any, Any, None]
+) -> None:
+    """Starts a task and keeps it in `tasks`, out of which the work takes itself at its end.
+
+    From Python 3.12 it runs at once up to its first wait: a method that never waits costs no turn of the loop.
+    """
+    if sys.version_info >= (3, 12):
+        task = asyncio.Task(work, loop=loop, eager_start=True)
+        if not task.done():
+            tasks[number] = task
+    else:
+        tasks[number] = loop.create_task(work)
+
+
+def _failure(number: int, error: DatacenterError) -> bytes:
+    return wire.encode(wire.Failure(number, error.code, error.message, error.hint, getattr(error, "kind", "")))
+
+
+async def serve(
+    services: Service | Sequence[Service],
+    *,
+    broker: str = DEFAULT_BROKER,
+    listen: str = "tcp://127.0.0.1:0",
+    advertise: str = "",
+    insecure: bool = False,
+    options: ServiceOptions | None = None,
+    stop: Awaitable[object] | None = None,
+) -> None:
+    """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not
+    there yet.
+    """
+    server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)
+    server.start()
+    try:
+        try:
+            await server.registered()
+        except BrokerUnreachableError as error:
+            log.warning("%s; the service registers as soon as one answers", error.message)
+        await (stop if stop is not None else asyncio.Event().wait())
+    finally:
+        await server.close()
