@@ -264,6 +264,7 @@ async def test_a_port_that_another_service_has_taken_over_loses_no_call(
     assert await client.call("one.who") == "one"
     crashed._shut()  # its port is free, and its lease goes on: the session is that of the process
     try:
+        await until(lambda: ready(client) == 0, "the client notices")
         successor = Server(answering("two"), broker=broker.endpoint, listen=crashed.endpoint, options=NO_DRAIN)
         async with successor, Server(answering("one"), broker=broker.endpoint, options=NO_DRAIN):
             await until(lambda: ready(client) == 2, "both are connected")
