@@ -14,7 +14,7 @@ help: ## list the verbs
 
 setup: $(STAMP) ## make the virtual environment .venv (and install Debian packages where root allows)
 
-$(STAMP): pyproject.toml constraints.txt scripts/setup scripts/debian-packages packages/leakline/pyproject.toml packages/datacenter/pyproject.toml packages/leakline/hatch_build.py
+$(STAMP): pyproject.toml constraints.txt scripts/setup scripts/debian-packages packages/leakline/pyproject.toml packages/datacenter/pyproject.toml packages/leakline/hatch_build.py packages/datacenter/hatch_build.py
 	@scripts/setup "$(PYTHON)" "$(VENV)"
 	@touch $@
 
@@ -25,7 +25,7 @@ $(BENCH_STAMP): $(STAMP)
 demo: $(STAMP) ## play incident A with real processes (75 s)
 	@$(BIN)/datacenter demo
 
-test: lint types native-sanitized unit ## everything that must be green: lint, types, C under ASan and UBSan, tests
+test: lint types native-sanitized relay-native-sanitized unit ## everything that must be green: lint, types, C under ASan and UBSan, tests
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -33,7 +33,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench casebook
 
-unit: $(STAMP) native
+unit: $(STAMP) native relay-native
 	@$(BIN)/pytest -q
 
 native: $(STAMP) ## build leakline's C library in place
@@ -54,6 +54,7 @@ format: $(STAMP) ## format the Python sources
 clean: ## remove what the verbs made
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@$(MAKE) --no-print-directory --silent -C $(NATIVE) clean
+	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE) clean
 
 .PHONY: hold-verdict
 hold-verdict: $(STAMP) ## how often leakline's verdict is wrong, over 26 000 generated series (2 min)
