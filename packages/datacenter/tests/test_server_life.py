@@ -149,9 +149,9 @@ async def test_several_callers_close_at_once_and_it_is_closed_once(
     closing = [asyncio.ensure_future(server.close()) for _ in range(3)]
     await until(lambda: broker.statistics()["instances"] == 0, "it has left the registry")
     assert not any(task.done() for task in closing)  # each waits for the same end
-    call.cancel()
     release.set()
     await asyncio.gather(*closing)
+    assert await call == "finished"
     assert users() == before - 1
     assert (await client.resolve("slow")).state == "away"  # what the process shares is still there
 

@@ -110,6 +110,7 @@ class Server:
         self._hurry = asyncio.Event()
         self._draining = False
         self._last_call = 0.0
+        self._last_answer = 0.0
         self._methods = {
             (service.name, method.name): method
             for service in self.services.values()
@@ -198,6 +199,9 @@ class Server:
             task.cancel()  # answers its call with LostError
         if running:
             await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
+        # A client's libzmq drops what it has received and not handed over when the connection ends (IMMEDIATE): the last
+        # answers get a moment to be read.
+        await self._until(self._answers_read, QUIET_S)
         self._shut()
         await runtime.apart(self._give_back)
 
@@ -212,6 +216,9 @@ class Server:
         """Until no call has come for a while: clients have heard that this instance leaves."""
         while self._loop.time() - self._last_call < QUIET_S:  # noqa: ASYNC110 - the absence of calls is no event
             await asyncio.sleep(QUIET_S / 5)
+
+    async def _answers_read(self) -> None:
+        await asyncio.sleep(max(0.0, self._last_answer + QUIET_S - self._loop.time()))
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
@@ -402,6 +409,7 @@ class Server:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
+            self._last_answer = self._loop.time()
         self._reply(routing_id, frame)
 
     def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
