@@ -199,8 +199,8 @@ class Server:
             task.cancel()  # answers its call with LostError
         if running:
             await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
-        # A client's libzmq drops what it has received and not handed over when the connection ends (IMMEDIATE): the last
-        # answers get a moment to be read.
+        # A client's libzmq drops what it has received and not handed over when the connection ends (IMMEDIATE): the
+        # last answers get a moment to be read.
         await self._until(self._answers_read, QUIET_S)
         self._shut()
         await runtime.apart(self._give_back)
