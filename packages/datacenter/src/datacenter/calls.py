@@ -24,10 +24,22 @@ _decode_any = msgspec.msgpack.Decoder().decode
 
 class Pending:
     """`made` and `deadline` are on the loop's clock. `retry(pending, error)` is asked when its connection ended: it may
-    send the call again.
+    send the call again. `refused_by`: the endpoints that were too busy for it, in order.
     """
 
-    __slots__ = ("deadline", "decode", "frame", "future", "id", "made", "resends", "retry", "sent", "target")
+    __slots__ = (
+        "deadline",
+        "decode",
+        "frame",
+        "future",
+        "id",
+        "made",
+        "refused_by",
+        "resends",
+        "retry",
+        "sent",
+        "target",
+    )
 
     def __init__(
         self,
@@ -50,6 +62,7 @@ class Pending:
         self.retry = retry
         self.sent = False
         self.resends = 0
+        self.refused_by: tuple[str, ...] = ()
 
     def answer(self, reply: wire.FromService) -> None:
         """Ends the call with what the service said. Late, double or cancelled ones change nothing."""

@@ -28,6 +28,7 @@ import msgspec
 from datacenter import runtime, wire
 from datacenter.backoff import Backoff
 from datacenter.calls import Pending, decoder
+from datacenter.client.refusals import Refusals
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
 from datacenter.errors import (
     BadArgumentsError,
@@ -36,7 +37,6 @@ from datacenter.errors import (
     DatacenterError,
     DeadlineError,
     LostError,
-    MovedError,
     NoSuchServiceError,
     TooLargeError,
     WrongLoopError,
@@ -83,6 +83,7 @@ class AsyncClient:
         self._routes: dict[str, Route] = {}
         self._targets: dict[str, tuple[str, str]] = {}
         self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
+        self._refusals = Refusals(self._loop, self._routes, self._dispatch, self._moved, self._end)
         self._in_flight: dict[Pending, None] = {}  # an ordered set; a cancelled call stays until it is answered or due
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -331,23 +332,18 @@ class AsyncClient:
         pending.fail(error)
 
     def _replied(self, peer: Peer, reply: wire.FromService, pending: Pending) -> None:
-        if type(reply) is wire.Failure and reply.code == MovedError.code and self._moved(peer, pending):
+        if type(reply) is wire.Failure and self._refusals.take(peer, reply, pending):
             return
-        self._in_flight.pop(pending, None)
-        pending.answer(reply)
+        self._end(pending, reply)
         if not peer.pending:
             self._peers.end_if_idle(peer.endpoint)
 
-    def _moved(self, peer: Peer, pending: Pending) -> bool:
-        """The instance refused the call unexecuted, because it ends: another one gets it. False: nobody can."""
-        route = self._routes.get(pending.target.partition(".")[0])
-        if self._closed or route is None or pending.future.done():
-            return False
-        route.avoid.add(peer.endpoint)
-        pending.sent = False
+    def _end(self, pending: Pending, reply: wire.FromService) -> None:
+        self._in_flight.pop(pending, None)
+        pending.answer(reply)
+
+    def _moved(self, route: Route) -> None:
         self._refresh(route, "the instance ends")
-        self._dispatch(route, pending)
-        return True
 
     # --- deadlines: one timer, at the earliest deadline known when it was set
 
