@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
-from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, runtime
+from datacenter import AsyncClient, Broker, BrokerOptions, ClientOptions, Server, Service, ServiceOptions, runtime
 from datacenter.sockets.ledger import Ledger
 
 DEADLINE_S = 20.0
@@ -89,10 +89,23 @@ async def broker(baseline: dict[int, str]) -> AsyncIterator[Broker]:
         yield made
 
 
-@pytest.fixture
-async def client(broker: Broker) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(broker.endpoint) as made:
+@pytest.fixture(params=["direct", "relay"])
+async def client(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[AsyncClient]:
+    """A client, through each route in turn: what it sees is the same."""
+    async with AsyncClient(broker.endpoint, options=ClientOptions(route=request.param)) as made:
         yield made
+
+
+@pytest.fixture
+def reached(broker: Broker) -> Callable[[AsyncClient], int]:
+    """How many instances a client's calls can go to now, through whichever route."""
+
+    def count(client: AsyncClient) -> int:
+        if client.options.route == "relay":
+            return sum(relay["connected"] for relay in broker.statistics()["relays"])
+        return sum(state == "ready" for state in client.statistics()["peers"].values())
+
+    return count
 
 
 @pytest.fixture

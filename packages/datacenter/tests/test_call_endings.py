@@ -25,6 +25,7 @@ from datacenter.errors import (
 from datacenter.testing import Launcher
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
+Reached = Callable[[AsyncClient], int]
 
 NO_DRAIN = ServiceOptions(drain_s=0)
 LENGTH = """
@@ -217,7 +218,7 @@ async def test_a_resolve_of_another_type_does_not_hurt_calls_that_wait(
 
 
 async def test_a_method_is_repeated_only_if_every_instance_declares_it_idempotent(
-    broker: Broker, client: AsyncClient, until: Until
+    broker: Broker, client: AsyncClient, until: Until, reached: Reached
 ) -> None:
     runs: list[str] = []
 
@@ -234,7 +235,7 @@ async def test_a_method_is_repeated_only_if_every_instance_declares_it_idempoten
     async with version("old", idempotent=False) as old, version("new", idempotent=True):
         with pytest.raises(DeadlineError):
             await client.call("bank.pay", deadline_s=0.05)
-        await until(lambda: ready(client) == 2, "both are connected")
+        await until(lambda: reached(client) == 2, "both are connected")
         runs.clear()
         calls = [client.call("bank.pay", deadline_s=60) for _ in range(2)]
         await until(lambda: "old" in runs, "the old version pays")
@@ -247,7 +248,7 @@ async def test_a_method_is_repeated_only_if_every_instance_declares_it_idempoten
 
 
 async def test_a_port_that_another_service_has_taken_over_loses_no_call(
-    broker: Broker, client: AsyncClient, until: Until
+    broker: Broker, client: AsyncClient, until: Until, reached: Reached
 ) -> None:
     def answering(name: str) -> Service:
         service = Service(name)
@@ -264,10 +265,10 @@ async def test_a_port_that_another_service_has_taken_over_loses_no_call(
     assert await client.call("one.who") == "one"
     crashed._shut()  # its port is free, and its lease goes on: the session is that of the process
     try:
-        await until(lambda: ready(client) == 0, "the client notices")
+        await until(lambda: reached(client) == 0, "the client notices")
         successor = Server(answering("two"), broker=broker.endpoint, listen=crashed.endpoint, options=NO_DRAIN)
         async with successor, Server(answering("one"), broker=broker.endpoint, options=NO_DRAIN):
-            await until(lambda: ready(client) == 2, "both are connected")
+            await until(lambda: reached(client) == 2, "both are connected")
             answers = await asyncio.gather(*[client.call("one.who") for _ in range(20)])
             assert answers == ["one"] * 20
             assert successor.statistics()["calls"] > 0  # it was asked, and said that it is not "one"

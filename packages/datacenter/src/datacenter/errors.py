@@ -140,6 +140,12 @@ def wrong_type(name: str, registered: str, wanted: str) -> WrongTypeError:
     )
 
 
+class NoRelayError(DatacenterError):
+    """The broker cannot make a relay of the service now; the message says why. Nothing was sent."""
+
+    code = "no-relay"
+
+
 class RegistryFullError(DatacenterError):
     """The broker's registry has reached a stated limit."""
 

@@ -98,6 +98,11 @@ MAX_IN_FLIGHT: Final = option(
     "More unanswered calls than this at one client are refused with `busy`, unsent: a queue without a bound hides an "
     "outage until memory ends.",
 )  # fmt: skip
+RELAY_AFTER_S: Final = option(
+    "calls", "relay_after_s", 1.0, "s", "",
+    "On the route `auto`: a service whose instances were never reached for so long is called through the broker's "
+    "relay. Once reached, twice the lease is added: an instance that died has left the registry by then.",
+)  # fmt: skip
 DEBUG_MONITOR: Final = option(
     "monitor", "debug_monitor", False, "", "A",
     "Also log each retry and accept failure, repeats folded. Off, because a dead peer makes three events an attempt.",

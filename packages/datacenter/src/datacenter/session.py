@@ -35,6 +35,7 @@ from datacenter.errors import (
     BrokerUnreachableError,
     ClosedError,
     DatacenterError,
+    NoRelayError,
     ProtocolError,
     wrong_type,
 )
@@ -81,6 +82,7 @@ class _Registration:
 @dataclass
 class _Watch:
     resolution: Resolution | None = None
+    relay: bool = False  # the broker is asked for a relay of the name
     listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
 
 
@@ -195,6 +197,13 @@ class Session:
         """Ends one `watch`. Nothing happens if it has ended, or the session."""
         with contextlib.suppress(ClosedError):
             self._reactor.call(self._unwatch, name, type_, listener)
+
+    def want_relay(self, name: str, type_: ServiceType) -> None:
+        """Asks the broker for a relay of a name that is watched; its address comes with a resolution. Why there is none
+        is told to the listeners as an error.
+        """
+        with contextlib.suppress(ClosedError):
+            self._reactor.call(self._want_relay, name, type_)
 
     def on_state(self, listener: Callable[[SessionState, str], None]) -> Callable[[], None]:
         """Calls `listener(state, reason)` in the reactor at each change; returns what removes it."""
@@ -516,7 +525,17 @@ class Session:
             self._ask_for(name, type_)
 
     def _ask_for(self, name: str, type_: ServiceType) -> None:
-        self._ask(lambda request: wire.Resolve(request, name, type_)).add_done_callback(_seen)
+        relay = self._watches[name, type_].relay
+        self._ask(lambda request: wire.Resolve(request, name, type_, relay=relay)).add_done_callback(_seen)
+
+    def _want_relay(self, name: str, type_: ServiceType) -> None:
+        watch = self._watches.get((name, type_))
+        if watch is not None and not watch.relay:
+            watch.relay = True
+            self._ask_for(name, type_)
+
+    def _no_relay(self, message: wire.NoRelay) -> None:
+        self._tell((message.name, message.type), NoRelayError(message.message, message.hint))
 
     def _unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
         watch = self._watches.get((name, type_))
@@ -559,6 +578,7 @@ class Session:
         wire.Listing: _listing,
         wire.Refused: _refused,
         wire.Shutdown: _shutdown,
+        wire.NoRelay: _no_relay,
     }
 
 

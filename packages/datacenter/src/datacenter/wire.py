@@ -56,13 +56,17 @@ class Instance(Struct, frozen=True, array_like=True):
 
 
 class Resolution(Struct, frozen=True, array_like=True):
-    """What a name stands for at one moment. `version` grows with every change of this name."""
+    """What a name stands for at one moment. `version` grows with every change of this name.
+
+    `relay`: where the broker's relay of this name listens; "" while it has none.
+    """
 
     name: str
     type: ServiceType
     state: ResolutionState
     version: int
     instances: tuple[Instance, ...] = ()
+    relay: str = ""
 
 
 # --- process -> broker (control connection). Any message counts as a heartbeat and renews the sender's leases.
@@ -98,13 +102,14 @@ class Unregister(Struct, frozen=True, array_like=True, tag=5, tag_field="tag"):
 
 class Resolve(Struct, frozen=True, array_like=True, tag=6, tag_field="tag"):
     """Asks for a name. With `watch`, every later change of it is told as `Changed` until `Unwatch` or the session's
-    end.
+    end. With `relay` too, the broker makes a relay of the name, or tells why not as `NoRelay`.
     """
 
     request: int
     name: str
     type: ServiceType
     watch: bool = True
+    relay: bool = False
 
 
 class Unwatch(Struct, frozen=True, array_like=True, tag=7, tag_field="tag"):
@@ -178,6 +183,15 @@ class Shutdown(Struct, frozen=True, array_like=True, tag=10, tag_field="tag"):
     """The broker ends in order; its sessions wait for its successor."""
 
 
+class NoRelay(Struct, frozen=True, array_like=True, tag=11, tag_field="tag"):
+    """The relay that this session asked for cannot be made now."""
+
+    name: str
+    type: ServiceType
+    message: str
+    hint: str = ""
+
+
 FromBroker = (
     Welcome
     | BrokerHeartbeat
@@ -189,6 +203,7 @@ FromBroker = (
     | Listing
     | Refused
     | Shutdown
+    | NoRelay
 )
 
 
@@ -292,6 +307,16 @@ def decode_reply(frame: bytes) -> FromService:
         return _from_service.decode(frame)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"not a reply: {error}") from None
+
+
+#: Ids of calls: bit 63, so that every encoder takes nine bytes, and a number of 31 bits; the bits between are a relay's
+#: (broker/native/relay_loop.h).
+FIRST_CALL_ID: Final = 1 << 63
+
+
+def next_call_id(number: int) -> int:
+    """The id after this one; after 2^31 calls they begin again."""
+    return FIRST_CALL_ID | (number + 1) & 0x7FFF_FFFF
 
 
 def check_name(what: str, name: str) -> str:

@@ -7,6 +7,7 @@ and has to introduce itself again. Nothing is queued for it beyond its socket's 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import time
@@ -17,16 +18,22 @@ from typing import Any, Final
 import zmq
 
 from datacenter import options, runtime, wire
+from datacenter.broker.relay import RelayOptions
+from datacenter.broker.relay_manager import RelayManager, RelayManagerOptions
+from datacenter.broker.relays import Relays
 from datacenter.broker.sessions import Answers, Sessions
-from datacenter.errors import BadOptionError, ProtocolError
+from datacenter.errors import BadOptionError, DatacenterError, ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
 from datacenter.version import __version__
+from datacenter.wire import ServiceType
 
 log = logging.getLogger("datacenter.broker")
 
 TICK_S: Final = 0.25
+#: where relays listen when the broker itself does not listen at a TCP address
+LOOPBACK: Final = "tcp://127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class BrokerOptions:
     max_control_bytes: int = options.MAX_CONTROL_BYTES
     max_sessions: int = options.MAX_SESSIONS
     max_instances: int = options.MAX_INSTANCES
+    #: None: as `max_message_bytes` says, else their defaults
+    relays: RelayManagerOptions | None = None
 
 
 class Broker:
@@ -88,6 +97,7 @@ class Broker:
             )
             try:
                 self.endpoint = owned.bind(self.listen, insecure=self._insecure)
+                self._relays = Relays(self._new_relay_manager(), self._loop, self._relay_made, self._relay_refused)
             except BaseException:
                 owned.close()
                 raise
@@ -118,18 +128,18 @@ class Broker:
         self._tick()
 
     async def close(self) -> None:
-        """Says goodbye to every session and closes. Idempotent; bounded."""
+        """Says goodbye to every session, ends the relays, and closes. Idempotent; bounded."""
         if self._closed or self._runtime.pid != os.getpid():
             return
         self._send(self.sessions.shutdown())
         self._shut()
-        await runtime.apart(lambda: runtime.release(self._runtime))
+        await runtime.apart(self._give_back)
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
         if not self._closed:
             runtime.run_in_loop(self._loop, self._shut)
-            runtime.release(self._runtime)
+            self._give_back()
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the start, and what is known now."""
@@ -139,6 +149,7 @@ class Broker:
             "refused": self.sessions.refused,
             "endpoint": self.endpoint,
             **self.sessions.registry.statistics(),
+            "relays": [dataclasses.asdict(relay) for relay in self._relays.statistics().relays],
         }
 
     def __repr__(self) -> str:
@@ -151,6 +162,29 @@ class Broker:
         if self._timer is not None:
             self._timer.cancel()
         self._stream.close()
+
+    def _give_back(self) -> None:
+        self._relays.close()
+        runtime.release(self._runtime)
+
+    # --- relays
+
+    def _new_relay_manager(self) -> RelayManager:
+        limits = self.options.relays or RelayManagerOptions(
+            relay=RelayOptions(max_message_bytes=self.options.max_message_bytes)
+        )
+        scheme_and_host = self.endpoint.rpartition(":")[0] if self.endpoint.startswith("tcp://") else LOOPBACK
+        return RelayManager(self._runtime.context, host=scheme_and_host, insecure=self._insecure, options=limits)
+
+    def _relay_made(self, name: str, endpoint: str) -> None:
+        if not self._closed:
+            self._send(self.sessions.relay_made(name, endpoint))
+
+    def _relay_refused(self, name: str, type_: ServiceType, error: DatacenterError) -> None:
+        if not self._closed:
+            self._send(self.sessions.relay_refused(name, type_, error))
+
+    # --- messages and time
 
     def _on_malformed(self, _who: bytes) -> None:
         self._counts["malformed"] += 1
@@ -177,6 +211,9 @@ class Broker:
             self._counts["undeliverable"] += 1
             if not isinstance(message, wire.BrokerHeartbeat):
                 self.sessions.gone(who)
+        orders = self.sessions.relay_orders()
+        if orders:
+            self._relays.order(orders)
 
     def _tick(self) -> None:
         self._send(self.sessions.tick(time.monotonic()))

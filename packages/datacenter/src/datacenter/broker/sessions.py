@@ -5,6 +5,9 @@ and what belonged to its old one moves over when it registers again. Any message
 is silent for `missed_heartbeats` is forgotten together with its watches; its instances leave the registry when their
 leases end, at the same moment or before.
 
+A session may ask for a name's relay. Which relays are wanted, and of which instances, is decided here, as
+`RelayOrder`s; they are made and ended elsewhere (relays.py), and what became of them is told to this module.
+
 Whoever is unknown is told to introduce himself: that is how a process notices that the broker restarted, or that it
 was itself silent for too long (SIGSTOP, a suspended laptop) and has lost its leases.
 """
@@ -17,6 +20,7 @@ from dataclasses import dataclass, field
 from datacenter import wire
 from datacenter.errors import DatacenterError
 from datacenter.registry.state import Change, Registry
+from datacenter.wire import Resolution, ServiceType
 
 #: (routing id, message) to be sent
 Answers = list[tuple[bytes, wire.FromBroker]]
@@ -33,6 +37,15 @@ class PeerProcess:
     instances: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class RelayOrder:
+    """A relay of `name` is wanted, or there is one: these are its live instances now."""
+
+    name: str
+    type: ServiceType
+    endpoints: tuple[str, ...]
+
+
 class Sessions:
     """See the module. Not thread-safe: one owner. The caller gives `now` (seconds, never goes back) and sends the
     answers.
@@ -44,6 +57,8 @@ class Sessions:
         self.max_sessions = max_sessions
         self.processes: OrderedDict[bytes, PeerProcess] = OrderedDict()  # longest silent first
         self.refused = 0
+        self._relay_wanted: dict[str, set[bytes]] = {}  # name -> sessions that asked for its relay
+        self._orders: dict[str, RelayOrder] = {}
 
     def received(self, now: float, who: bytes, message: wire.ToBroker) -> Answers:
         """What to answer to one message."""
@@ -68,9 +83,11 @@ class Sessions:
                     resolution = self.registry.resolve(message.name, message.type)
                     if message.watch:
                         self.registry.watch(who, message.name, message.type)
+                        self._want_relay(who, message, resolution)
                     answers = [(who, wire.Resolved(message.request, resolution))]
                 case wire.Unwatch():
                     self.registry.unwatch(who, message.name)
+                    self._unwant_relay(who, message.name)
                     answers = []
                 case wire.ListServices():
                     answers = [(who, wire.Listing(message.request, tuple(self.registry.services())))]
@@ -108,11 +125,44 @@ class Sessions:
         """The goodbye to everybody."""
         return [(who, wire.Shutdown()) for who in self.processes]
 
-    @staticmethod
-    def tell(changes: list[Change]) -> Answers:
+    # --- relays
+
+    def relay_orders(self) -> list[RelayOrder]:
+        """What has changed for relays since this was asked last; the latest word for each name."""
+        orders, self._orders = list(self._orders.values()), {}
+        return orders
+
+    def relay_made(self, name: str, endpoint: str) -> Answers:
+        """The relay of `name` listens; "": it has ended. Its clients are to be told."""
+        return self.tell(self.registry.set_relay(name, endpoint))
+
+    def relay_refused(self, name: str, type_: ServiceType, error: DatacenterError) -> Answers:
+        """The relay of `name` could not be made."""
+        message = wire.NoRelay(name, type_, f"there is no relay of {name}: {error.message}", error.hint)
+        return [(who, message) for who in self._relay_wanted.get(name, ())]
+
+    def _want_relay(self, who: bytes, message: wire.Resolve, resolution: Resolution) -> None:
+        if message.relay and message.type == "rpc":
+            self._relay_wanted.setdefault(message.name, set()).add(who)
+            self._order(resolution)
+
+    def _unwant_relay(self, who: bytes, name: str) -> None:
+        wanted = self._relay_wanted.get(name)
+        if wanted is not None:
+            wanted.discard(who)
+            if not wanted:
+                del self._relay_wanted[name]
+
+    def _order(self, resolution: Resolution) -> None:
+        if resolution.relay or (resolution.instances and resolution.name in self._relay_wanted):
+            endpoints = tuple(dict.fromkeys(instance.endpoint for instance in resolution.instances))
+            self._orders[resolution.name] = RelayOrder(resolution.name, resolution.type, endpoints)
+
+    def tell(self, changes: list[Change]) -> Answers:
         """Changes of the registry as messages to those who watch."""
         answers: Answers = []
         for change in changes:
+            self._order(change.resolution)
             message = wire.Changed(change.resolution)  # one object: it is encoded once for all who watch
             answers += [(who, message) for who in change.watchers if isinstance(who, bytes)]
         return answers
@@ -150,6 +200,8 @@ class Sessions:
 
     def _forget(self, who: bytes) -> PeerProcess | None:
         self.registry.forget_watcher(who)
+        for name in [name for name, wanted in self._relay_wanted.items() if who in wanted]:
+            self._unwant_relay(who, name)
         return self.processes.pop(who, None)
 
     def _note_sent(self, now: float, answers: Answers) -> Answers:

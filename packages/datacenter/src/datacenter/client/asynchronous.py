@@ -37,6 +37,7 @@ from datacenter.errors import (
     DatacenterError,
     DeadlineError,
     LostError,
+    NoRelayError,
     NoSuchServiceError,
     TooLargeError,
     WrongLoopError,
@@ -79,7 +80,7 @@ class AsyncClient:
             runtime.release(self._runtime)
             raise
         self._closed = False
-        self._next_id = 0
+        self._next_id = wire.FIRST_CALL_ID
         self._routes: dict[str, Route] = {}
         self._targets: dict[str, tuple[str, str]] = {}
         self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
@@ -199,6 +200,7 @@ class AsyncClient:
             **self._counts,
             "in_flight": len(self._in_flight),
             "waiting": sum(len(route.waiting) for route in self._routes.values()),
+            "services": {route.name: route.state for route in self._routes.values()},
             "peers": {peer.endpoint: peer.state for peer in peers},
             "session": self._session.statistics(),
         }
@@ -243,7 +245,7 @@ class AsyncClient:
     def _encode(
         self, target: str, service: str, method: str, seconds: float, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> bytes:
-        self._next_id += 1
+        self._next_id = wire.next_call_id(self._next_id)
         timeout_ms = max(1, int(seconds * 1000))
         try:
             frame = wire.encode(wire.OutgoingCall(self._next_id, service, method, timeout_ms, args, keywords))
@@ -334,7 +336,10 @@ class AsyncClient:
     def _replied(self, peer: Peer, reply: wire.FromService, pending: Pending) -> None:
         if type(reply) is wire.Failure and self._refusals.take(peer, reply, pending):
             return
-        self._end(pending, reply)
+        if type(reply) is wire.Failure and reply.code == LostError.code:  # a relay's word: its instance was lost
+            pending.lost(LostError(reply.message, reply.hint))
+        else:
+            self._end(pending, reply)
         if not peer.pending:
             self._peers.end_if_idle(peer.endpoint)
 
@@ -393,28 +398,37 @@ class AsyncClient:
     # --- names
 
     def _new_route(self, name: str) -> Route:
-        route = self._routes[name] = Route(name)
+        route = self._routes[name] = Route(name, self.options.route)
         self._session.watch(name, "rpc", _Listener(self._weak, route))
+        if route.relay_wanted:
+            self._session.want_relay(name, "rpc")
         return route
 
     def _resolved(self, route: Route, news: Resolution | DatacenterError) -> None:
         if self._closed or self._routes.get(route.name) is not route:
             return
+        if isinstance(news, NoRelayError) and route.choice == "auto":
+            log.info("%s is only called directly: %s", route.name, news.message)
+            return
         if isinstance(news, DatacenterError) or news.state == "unknown":
             error = news if isinstance(news, DatacenterError) else self._no_such_service(route.name)
             self._forget_route(route, error)
             return
-        new, gone = route.accept(news)
+        self._connect(route.accept(news))
+        self._refresh(route, "no instance is registered")
+        self._flush(route)
+
+    def _connect(self, endpoints: tuple[list[str], list[str]]) -> None:
+        new, gone = endpoints
         for endpoint in new:
             self._peers.want(endpoint)
         for endpoint in gone:
             self._peers.unwant(endpoint)
-        self._refresh(route, "no instance is registered")
-        self._flush(route)
 
     def _forget_route(self, route: Route, error: DatacenterError) -> None:
         """Ends what waits for a name that cannot be had; the next call asks again."""
         del self._routes[route.name]
+        _cancel(route.relay_timer)
         self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
         for endpoint in route.endpoints:
             self._peers.unwant(endpoint)
@@ -468,8 +482,9 @@ class AsyncClient:
 
     def _refresh(self, route: Route, reason: str) -> None:
         """Recomputes which peers serve a route, and reports its state."""
-        peers = (self._peers.get(endpoint) for endpoint in route.endpoints if endpoint not in route.avoid)
-        route.peers = [peer for peer in peers if peer is not None and peer.state == "ready"]
+        route.peers = route.usable(self._peers.get)
+        if route.choice == "auto":
+            self._choose(route)
         if route.peers:
             if route.state not in ("connected", "restored"):
                 self._report(route, "restored" if route.was_connected else "connected", route.peers[0].endpoint)
@@ -477,6 +492,24 @@ class AsyncClient:
         elif route.state in ("connected", "restored"):
             self._report(route, "lost", reason)
             self._report(route, "resolving", reason)
+
+    def _choose(self, route: Route) -> None:
+        """On the route `auto`: asks for a relay when no instance is reached for a while, and leaves it once one is."""
+        if route.peers:
+            _cancel(route.relay_timer)
+            route.relay_timer = None
+            if route.relay_wanted and route.peers[0].endpoint != route.relay:
+                self._connect(route.want_relay(False))
+        elif route.resolution is not None and route.resolution.instances and route.relay_timer is None:
+            limits = self._session.limits
+            again_s = 2 * limits.lease_s if route.was_connected and limits is not None else 0.0
+            route.relay_timer = self._loop.call_later(self.options.relay_after_s + again_s, self._use_relay, route)
+
+    def _use_relay(self, route: Route) -> None:
+        route.relay_timer = None
+        if not self._closed and self._routes.get(route.name) is route and not route.peers and route.endpoints:
+            self._session.want_relay(route.name, "rpc")
+            self._connect(route.want_relay(True))
 
     # --- states
 
@@ -512,6 +545,7 @@ class AsyncClient:
         if self._timer is not None:
             self._timer.cancel()
         for route in self._routes.values():
+            _cancel(route.relay_timer)
             self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
         for pending in self._in_flight:
@@ -523,6 +557,11 @@ class AsyncClient:
     def _give_back(self) -> None:
         self._runtime.release_session(self._session)
         runtime.release(self._runtime)
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 def _checked_deadline(seconds: float) -> float:

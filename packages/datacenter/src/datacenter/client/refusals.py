@@ -51,7 +51,7 @@ class Refusals:
         if route is None or pending.future.done() or reply.code not in (MovedError.code, BusyError.code):
             return False
         pending.sent = False
-        by_relay = peer.endpoint in route.endpoints and peer.endpoint not in _instances(route)
+        by_relay = peer.endpoint == route.relay
         if reply.code == MovedError.code and by_relay:
             self._loop.call_later(REFUSED_PAUSE_S, self._send_again, reply, pending)
         elif reply.code == MovedError.code:
@@ -94,7 +94,7 @@ class Refusals:
 def _not_asked(route: Route, pending: Pending) -> frozenset[str]:
     """The endpoints at which a call that was refused for `busy` may still be asked for."""
     last, instances = pending.refused_by[-1], _instances(route)
-    if last not in instances and last in route.endpoints:  # a relay
+    if last == route.relay:
         return frozenset([last]) if pending.refused_by.count(last) < len(instances) else frozenset()
     return instances.difference(pending.refused_by, route.avoid)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import enum
 import json
 from typing import Any
 
@@ -14,6 +15,14 @@ from datacenter.errors import BadArgumentsError
 RESERVED = ("returns", "deadline_s")  # parameters of Client.call itself
 
 
+class Route(str, enum.Enum):
+    """The choices of `ClientOptions.route`, for the command line."""
+
+    auto = "auto"
+    direct = "direct"
+    relay = "relay"
+
+
 def call(
     target: str = typer.Argument(metavar="SERVICE.METHOD", help="What to call."),
     arguments: list[str] = typer.Argument(
@@ -21,6 +30,9 @@ def call(
     ),
     deadline_s: float = typer.Option(
         10.0, "--deadline-s", "-d", min=0.01, help="When the call ends at the latest (seconds)."
+    ),
+    route: Route = typer.Option(
+        Route.auto, help="To the instance, through the broker's relay, or direct where it can be reached."
     ),
     broker: str = BROKER_OPTION,
     insecure: bool = INSECURE_OPTION,
@@ -32,11 +44,12 @@ def call(
       datacenter call greeter.hello Ann
       datacenter call stock.reserve '{"sku": "A1", "count": 2}' --deadline-s 2
       datacenter call math.add 1 b=2
+      datacenter call greeter.hello Ann --route relay
     """
     from datacenter.client import Client, ClientOptions
 
     values, keywords = parse(arguments or [])
-    with Client(broker, options=ClientOptions(insecure=insecure)) as client:
+    with Client(broker, options=ClientOptions(insecure=insecure, route=route.value)) as client:
         result = client.call(target, *values, deadline_s=deadline_s, **keywords)
     print(json.dumps(result, default=_plain, ensure_ascii=False))
 

@@ -61,6 +61,7 @@ def as_object(resolution: Resolution) -> dict[str, object]:
         "type": resolution.type,
         "state": resolution.state,
         "version": resolution.version,
+        "relay": resolution.relay or None,
         "instances": instances,
     }
 

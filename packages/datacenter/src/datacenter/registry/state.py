@@ -55,6 +55,7 @@ class _Name:
     type: ServiceType
     version: int
     instances: dict[str, Instance] = field(default_factory=dict)
+    relay: str = ""
 
 
 @dataclass
@@ -164,6 +165,15 @@ class Registry:
             return ends
         return self.settled_at
 
+    def set_relay(self, name: str, endpoint: str) -> list[Change]:
+        """Where the relay of `name` listens from now on; "" for nowhere. Nothing happens for a name never seen."""
+        entry = self._names.get(name)
+        if entry is None or entry.relay == endpoint:
+            return []
+        entry.relay = endpoint
+        entry.version = self._next_epoch()
+        return [self._change(name)]
+
     def owner_of(self, instance_id: str) -> Hashable | None:
         """Who registered this instance, or None if it is not alive."""
         lease = self._leases.get(instance_id)
@@ -255,13 +265,17 @@ class Registry:
         if entry is None:
             return Resolution(name, type_, "unknown" if self.settled_at is None else "settling", self._epoch)
         instances = tuple(sorted(entry.instances.values(), key=lambda instance: instance.epoch))
-        return Resolution(name, entry.type, "live" if instances else "away", entry.version, instances)
+        return Resolution(name, entry.type, "live" if instances else "away", entry.version, instances, entry.relay)
 
     def _forget_old_names(self) -> None:
         """Makes room for one more known name: the longest unused ones without instance and watcher go first."""
         excess = len(self._names) + 1 - self.limits.max_known_names
         if excess <= 0:
             return
-        idle = [name for name, entry in self._names.items() if not entry.instances and name not in self._watchers]
+        idle = [
+            name
+            for name, entry in self._names.items()
+            if not entry.instances and not entry.relay and name not in self._watchers
+        ]
         for name in idle[:excess]:
             del self._names[name]
