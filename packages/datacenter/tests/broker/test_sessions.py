@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datacenter import wire
-from datacenter.broker.sessions import Sessions
+from datacenter.broker.sessions import RelayOrder, Sessions
+from datacenter.errors import RegistryFullError
 from datacenter.registry.state import Registry
 
 WELCOME = wire.Welcome(wire.PROTOCOL, "0.1", "b", 1.0, 3, 3.0, 1024, 10)
@@ -106,3 +107,48 @@ def test_another_protocol_is_told_ours_and_gets_no_session() -> None:
     other = wire.Hello(wire.PROTOCOL + 1, "9", 1, "host", "process")
     assert sessions.received(0.0, b"x", other) == [(b"x", WELCOME)]
     assert sessions.processes == {}
+
+
+def ask_for_relay(sessions: Sessions, who: bytes, name: str = "a") -> None:
+    sessions.received(0.0, who, HELLO)
+    sessions.received(0.0, who, wire.Resolve(1, name, "rpc", relay=True))
+
+
+def test_a_relay_is_ordered_when_it_is_wanted_and_an_instance_lives() -> None:
+    sessions = make()
+    ask_for_relay(sessions, b"client")
+    assert sessions.relay_orders() == []
+    sessions.received(0.0, b"service", HELLO)
+    sessions.received(0.0, b"service", register())
+    assert sessions.relay_orders() == [RelayOrder("a", "rpc", ("tcp://127.0.0.1:1",))]
+    assert sessions.relay_orders() == []
+
+
+def test_a_relay_is_told_of_its_instances_whoever_wants_it() -> None:
+    sessions = make()
+    ask_for_relay(sessions, b"client")
+    sessions.received(0.0, b"service", HELLO)
+    sessions.received(0.0, b"service", register())
+    answers = sessions.relay_made("a", "tcp://127.0.0.1:9")
+    ((who, changed),) = answers
+    assert (who, isinstance(changed, wire.Changed) and changed.resolution.relay) == (b"client", "tcp://127.0.0.1:9")
+    sessions.received(0.0, b"client", wire.Bye())
+    sessions.relay_orders()
+    sessions.received(0.0, b"service", wire.Bye())
+    assert sessions.relay_orders() == [RelayOrder("a", "rpc", ())]
+    assert sessions.relay_made("a", "") == []  # nobody watches
+    sessions.received(0.0, b"service", HELLO)
+    sessions.received(0.0, b"service", register())
+    assert sessions.relay_orders() == []  # nobody wants it any more
+
+
+def test_whoever_asked_for_a_relay_hears_why_there_is_none() -> None:
+    sessions = make()
+    ask_for_relay(sessions, b"client")
+    ask_for_relay(sessions, b"gone")
+    sessions.tick(2.0)
+    sessions.received(2.0, b"client", wire.Heartbeat())
+    sessions.tick(4.0)  # the other one was silent for too long
+    ((who, refused),) = sessions.relay_refused("a", "rpc", RegistryFullError("no room", "Make some."))
+    assert who == b"client"
+    assert refused == wire.NoRelay("a", "rpc", "there is no relay of a: no room", "Make some.")

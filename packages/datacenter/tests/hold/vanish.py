@@ -20,10 +20,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import namespaces
 from figures import distribution, finish, kinds, ledger_faults, wait_for_kinds
 
-from datacenter.testing import Launcher, Process
+from datacenter.testing import Launcher, Process, namespaces
 
 PROGRAMS = Path(__file__).parent
 HEARTBEATS_S = 3.0
