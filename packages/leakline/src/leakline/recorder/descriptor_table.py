@@ -36,6 +36,8 @@ class Counters(msgspec.Struct, frozen=True):
     """Since the table was made.
 
     `unpublished`: records that other processes cannot see; `out_of_range`: numbers too high for the table.
+    In a forked child, of a table that closes there: `closed_in_child`, what was closed; `strange_in_child`, numbers that
+    were no longer what had been recorded, and were left alone.
     """
 
     changes: int
@@ -43,6 +45,8 @@ class Counters(msgspec.Struct, frozen=True):
     closed: int
     unpublished: int
     out_of_range: int
+    closed_in_child: int = 0
+    strange_in_child: int = 0
 
 
 class DescriptorTable:
@@ -203,12 +207,21 @@ class DescriptorTable:
         """Odd `changes`: a descriptor is being opened or closed at this moment."""
         found = CCounters()
         self._library.table_counters(self._open_handle(), ctypes.byref(found))
-        return Counters(found.changes, found.opened, found.closed, found.unpublished, found.out_of_range)
+        return Counters(*(getattr(found, name) for name, _ in CCounters._fields_))
 
     def set_complete(self, complete: bool, because: str = "") -> None:
         """Says in the file whether the table holds every descriptor that it should, and if not, why."""
         data = because.encode("utf-8", "replace")[:255].decode("utf-8", "ignore").encode()
         self._library.table_complete(self._open_handle(), complete, data)
+
+    # --- fork
+
+    def close_in_children(self) -> None:
+        """From now on a child of fork() closes, by number, what the table holds, also when C code forks it, before any
+        Python runs there. The parent's descriptors are not touched. In a child made by clone() or _Fork(), which tell
+        nobody, it happens at the first use of any table, and to sockets alone, which can be told by their inodes.
+        """
+        self._library.table_close_in_child(self._open_handle())
 
     # --- end
 

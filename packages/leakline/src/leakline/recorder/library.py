@@ -42,6 +42,8 @@ class CCounters(ctypes.Structure):
         ("closed", c_uint64),
         ("unpublished", c_uint64),
         ("out_of_range", c_uint64),
+        ("closed_in_child", c_uint64),
+        ("strange_in_child", c_uint64),
     ]
 
 
@@ -73,6 +75,8 @@ class Library:
         self.table_create.argtypes, self.table_create.restype = [c_char_p], c_void_p
         self.table_close = slow.leakline_table_close
         self.table_close.argtypes, self.table_close.restype = [c_void_p], None
+        self.table_close_in_child = quick.leakline_table_close_in_child
+        self.table_close_in_child.argtypes, self.table_close_in_child.restype = [c_void_p], None
         self.hook_library = slow.leakline_hook_library
         self.hook_library.argtypes, self.hook_library.restype = [c_char_p, POINTER(CHooked)], None
         self.hook_name = quick.leakline_hook_name

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -163,6 +165,98 @@ static void forks(void) {
     CHECK(unlink(PATH) == 0);
 }
 
+static bool is_open(int number) { return fcntl(number, F_GETFD) >= 0; }
+
+/* What a child is to close (an eventfd, a pair of sockets), and what it must not: numbers that were closed behind the table's back
+ * and are a file and another socket by now, and what another table holds. */
+struct inheritance {
+    struct leakline_table *closing, *keeping;
+    int event, pair[2], file, stranger, kept;
+};
+
+static struct inheritance leave_inheritance(void) {
+    struct inheritance made = {.closing = leakline_table_create(PATH), .keeping = leakline_table_create(NULL)};
+    made.event = eventfd(0, EFD_CLOEXEC);
+    made.file = eventfd(0, EFD_CLOEXEC);
+    made.kept = eventfd(0, EFD_CLOEXEC);
+    made.stranger = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, made.pair) == 0);
+    leakline_table_put(made.closing, made.event, LEAKLINE_KIND_EVENTFD, 0);
+    leakline_table_put(made.closing, made.file, LEAKLINE_KIND_EVENTFD, 0);
+    leakline_table_put(made.closing, made.stranger, LEAKLINE_KIND_UNIX, 0);
+    leakline_table_put(made.closing, made.pair[0], LEAKLINE_KIND_UNIX, 0);
+    leakline_table_put(made.closing, made.pair[1], LEAKLINE_KIND_UNIX, 0);
+    leakline_table_put(made.keeping, made.kept, LEAKLINE_KIND_EVENTFD, 0);
+    int null = open("/dev/null", O_RDONLY | O_CLOEXEC), other = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(dup2(null, made.file) == made.file && dup2(other, made.stranger) == made.stranger);
+    close(null);
+    close(other);
+    leakline_table_close_in_child(made.closing);
+    return made;
+}
+
+static struct leakline_counters counters_of(struct leakline_table *table) {
+    struct leakline_counters counters = {0};
+    leakline_table_counters(table, &counters);
+    return counters;
+}
+
+static void heir_of_fork(const struct inheritance *got) {
+    CHECK(!is_open(got->event) && !is_open(got->pair[0]) && !is_open(got->pair[1]));
+    CHECK(is_open(got->file) && is_open(got->stranger) && is_open(got->kept));
+    CHECK(count(got->closing) == 0 && count(got->keeping) == 1);
+    struct leakline_counters counters = counters_of(got->closing);
+    CHECK(counters.closed_in_child == 3 && counters.strange_in_child == 2);
+    int own = eventfd(0, EFD_CLOEXEC); /* the child's child closes it */
+    leakline_table_put(got->closing, own, LEAKLINE_KIND_EVENTFD, 0);
+    pid_t child = fork();
+    if (child == 0) {
+        CHECK(!is_open(own) && counters_of(got->closing).closed_in_child == 1);
+        _exit(0);
+    }
+    expect_status(child, 0);
+    CHECK(is_open(own));
+    _exit(0);
+}
+
+/* No handler runs here: nothing is closed before the first call, and then only what a number's inode proves. */
+static void heir_of_clone(const struct inheritance *got) {
+    CHECK(is_open(got->event) && is_open(got->pair[0]) && is_open(got->pair[1]));
+    struct leakline_counters counters = counters_of(got->closing);
+    CHECK(counters.closed_in_child == 2 && counters.strange_in_child == 1);
+    CHECK(!is_open(got->pair[0]) && !is_open(got->pair[1]));
+    CHECK(is_open(got->event) && is_open(got->file) && is_open(got->stranger) && is_open(got->kept));
+    pid_t child = fork();
+    if (child == 0)
+        _exit(!is_open(got->event) || !is_open(got->file) || counters_of(got->closing).closed_in_child != 0);
+    expect_status(child, 0);
+    _exit(0);
+}
+
+static void closing_in_a_child(void) {
+    struct inheritance left = leave_inheritance();
+    struct leakline_counters before = counters_of(left.closing);
+    pid_t child = fork();
+    if (child == 0)
+        heir_of_fork(&left);
+    expect_status(child, 0);
+    leakline_lock(); /* whoever holds the lock is not in the child */
+    child = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+    if (child == 0)
+        heir_of_clone(&left);
+    leakline_unlock();
+    expect_status(child, 0);
+    struct leakline_counters after = counters_of(left.closing);
+    CHECK(memcmp(&before, &after, sizeof before) == 0 && count(left.closing) == 5);
+    CHECK(is_open(left.event) && is_open(left.pair[0]) && is_open(left.pair[1]));
+    int numbers[] = {left.event, left.pair[0], left.pair[1], left.file, left.stranger, left.kept};
+    for (unsigned i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        close(numbers[i]);
+    leakline_table_close(left.closing);
+    leakline_table_close(left.keeping);
+    CHECK(unlink(PATH) == 0);
+}
+
 static void *churn(void *data) {
     struct leakline_table *table = data;
     uint32_t owner = leakline_owner_add(table, "churn", 5);
@@ -220,6 +314,7 @@ void test_descriptor_table(void) {
     owners();
     assigning();
     forks();
+    closing_in_a_child();
     threads();
     limits();
 }

@@ -33,6 +33,7 @@ struct leakline_entry {
 
 struct leakline_counters {
     uint64_t changes, opened, closed, unpublished, out_of_range;
+    uint64_t closed_in_child, strange_in_child; /* by leakline_table_close_in_child; strange: not what was recorded, left alone */
 };
 
 /* Makes a table and its file (which must not exist), mode 0600. The file's descriptor is closed again. path NULL: a table that
@@ -52,6 +53,12 @@ LEAKLINE_PUBLIC int leakline_table_assign(struct leakline_table *table, int numb
 /* Number of records; at most `room` of them are copied, in order of their number. */
 LEAKLINE_PUBLIC size_t leakline_table_list(struct leakline_table *table, struct leakline_entry *entries, size_t room);
 LEAKLINE_PUBLIC void leakline_table_counters(struct leakline_table *table, struct leakline_counters *counters);
+
+/* From now on a child of fork() closes, by number, what is in the table, before fork() returns in it: also one that C code forks.
+ * Closing a number takes nothing from the parent. A child of clone() or _Fork(), where no handler runs, does so at its first call
+ * into this library, and then only to sockets: their inodes tell them from what took their numbers meanwhile. vfork() and
+ * posix_spawn() share the memory until they exec, which closes what is close-on-exec: nothing happens there. */
+LEAKLINE_PUBLIC void leakline_table_close_in_child(struct leakline_table *table);
 
 /* NULL beyond the last. */
 LEAKLINE_PUBLIC const char *leakline_kind_name(uint32_t kind);
