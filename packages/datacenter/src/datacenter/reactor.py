@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from datacenter.errors import ClosedError
+from datacenter.sockets import fork
 from datacenter.sockets.ledger import Ledger
 
 log = logging.getLogger("datacenter")
@@ -27,9 +28,11 @@ class Reactor:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        selector = selectors.DefaultSelector()
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selector)
-        self._numbers = register_loop(ledger, self.loop, selector, "reactor")
+        self._epoch = fork.current()
+        with fork.still():
+            selector = selectors.DefaultSelector()
+            self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selector)
+            self._numbers = register_loop(ledger, self.loop, selector, "reactor")
         self._thread = threading.Thread(target=self._run, name="datacenter-reactor", daemon=True)
         self._thread.start()
 
@@ -66,13 +69,27 @@ class Reactor:
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+        except OSError:
+            if not fork.ended(self._epoch):
+                raise
         finally:
-            for task in asyncio.all_tasks(self.loop):
-                task.cancel()
-            self.loop.run_until_complete(asyncio.sleep(0))
+            if not fork.ended(self._epoch):
+                self._end_loop()
+
+    def _end_loop(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0))
+        with fork.still():
             for number in self._numbers:
                 self._ledger.forget(number)
             self.loop.close()
+
+    def leave(self) -> None:
+        """In a forked child, which has no reactor thread unless a callback in it forked: that one ends as the callback
+        returns, before it looks at descriptors that are closed here. Only a flag is set, in the child's own memory.
+        """
+        self.loop.stop()
 
 
 def register_loop(

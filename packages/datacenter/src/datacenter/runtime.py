@@ -23,13 +23,12 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from datacenter.errors import ForkedError
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
 from datacenter.session import Session, SessionOptions
-from datacenter.sockets import descriptor_limit
+from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets.addresses import for_connect
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.ledger import Ledger
@@ -56,6 +55,7 @@ class Runtime:
     """See the module. Thread-safe. Get it by `acquire`."""
 
     def __init__(self) -> None:
+        self.epoch = fork.current()
         self.pid = os.getpid()
         self.ledger = Ledger.open()
         debug = logging.getLogger("datacenter.sockets").isEnabledFor(logging.DEBUG)
@@ -91,11 +91,7 @@ class Runtime:
 
     def check_process(self) -> None:
         """Raises ForkedError in a child of the process that made this runtime."""
-        if os.getpid() != self.pid:
-            raise ForkedError(
-                f"made by process {self.pid}, used in its child {os.getpid()}",
-                "Make a new Client or Service after the fork.",
-            )
+        fork.check(self.epoch, "This client, service or broker")
 
     def close(self) -> None:
         for session, _ in list(self._sessions.values()):
@@ -114,8 +110,9 @@ class Runtime:
 def acquire() -> Runtime:
     """The process's runtime, made if there is none. Each `acquire` needs one `release`."""
     global _current
+    fork.settle()
     with _lock:
-        if _current is None or _current.pid != os.getpid():
+        if _current is None:
             descriptor_limit.require(DESCRIPTORS, "datacenter")
             _current = Runtime()
         _current._users += 1
@@ -125,9 +122,11 @@ def acquire() -> Runtime:
 def release(runtime: Runtime) -> None:
     """Gives the runtime back; the last one closes it."""
     global _current
+    if fork.ended(runtime.epoch):
+        return
     with _lock:
         runtime._users -= 1
-        if runtime._users != 0 or runtime.pid != os.getpid():
+        if runtime._users != 0:
             return
         if _current is runtime:
             _current = None
@@ -201,6 +200,7 @@ def give_up(thing: object, close: Callable[[], None]) -> None:
 def close_all() -> None:
     """Closes what is open in this process, youngest first, then the runtime. For the exit hook and for tests."""
     global _current
+    fork.settle()
     started = time.monotonic()
     names: list[str] = []
     while True:
@@ -216,7 +216,7 @@ def close_all() -> None:
                 log.exception("%r could not be closed at exit", thing)
     with _lock:
         left, _current = _current, None
-    if left is not None and left.pid == os.getpid():
+    if left is not None:
         names.append("what was collected unclosed")
         left.close()
     if names:
@@ -229,10 +229,9 @@ def _after_fork_in_child() -> None:
     runtime, _current = _current, None
     _open_objects.clear()
     if runtime is not None:
-        _inherited.append(runtime)  # never collected: its finalisers belong to the parent
-        runtime.ledger.close_inherited()
+        fork.keep_for_ever(runtime)  # its finalisers would close numbers that are others' by now
+        runtime.reactor.leave()
 
 
-_inherited: list[Any] = []
-os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.in_child(_after_fork_in_child)
 atexit.register(close_all)

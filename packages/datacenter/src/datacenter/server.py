@@ -162,8 +162,9 @@ class Server:
 
     async def registered(self) -> None:
         """Waits until the broker has registered every service. Raises BrokerUnreachableError, WrongTypeError,
-        RegistryFullError.
+        RegistryFullError, ForkedError.
         """
+        self._runtime.check_process()
         for future in self._registering:
             await asyncio.shield(asyncio.wrap_future(future))
 
@@ -227,7 +228,8 @@ class Server:
             self._give_back()
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the start, and what is open now."""
+        """Counts since the start, and what is open now. Raises ForkedError."""
+        self._runtime.check_process()
         return {
             **self._counts,
             "in_flight": self._in_flight,

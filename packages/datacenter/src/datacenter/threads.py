@@ -12,11 +12,16 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from datacenter.sockets import fork
+
 
 class DaemonPool:
-    """At most `size` threads, started when they are needed. Thread-safe; does not survive fork()."""
+    """At most `size` threads, started when they are needed. Thread-safe. In a child that the work
+    itself forks, the thread ends with the work, and the child with it.
+    """
 
     def __init__(self, size: int, name: str) -> None:
+        self._epoch = fork.current()
         self._size = size
         self._name = name
         self._lock = threading.Lock()
@@ -69,8 +74,12 @@ class DaemonPool:
                 try:
                     result = work()
                 except BaseException as error:
+                    if fork.ended(self._epoch):
+                        raise
                     future.set_exception(error)
                 else:
+                    if fork.ended(self._epoch):
+                        return  # the work forked, and this is the child: the call is its parent's, and the child ends
                     future.set_result(result)
             del item, future, work  # nothing of a call is kept while the thread waits for the next one
             self._idle.release()

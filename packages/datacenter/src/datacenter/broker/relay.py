@@ -89,7 +89,7 @@ class Relay:
         self._listen = listen
         self._insecure = insecure
         self._endpoint = ""
-        self._epoch = fork.epoch
+        self._epoch = fork.current()
         self._lock = threading.Lock()
         # Under the lock:
         self._state: RelayState = "starting"
@@ -135,7 +135,7 @@ class Relay:
     @property
     def state(self) -> RelayState:
         """One of: starting, serving, stopping, ended, forked."""
-        return "forked" if self._epoch != fork.epoch else self._state
+        return "forked" if fork.ended(self._epoch) else self._state
 
     def set_instances(self, endpoints: Iterable[str]) -> None:
         """These are the service's live instances from now on. Returns at once; the last word counts.
@@ -156,7 +156,7 @@ class Relay:
         for the same end. Clients see the end of their connection. Nothing happens in a forked child.
         """
         began = time.monotonic()
-        if self._epoch != fork.epoch:
+        if fork.ended(self._epoch):
             return CloseReport((), 0.0)
         with self._lock:
             if self._state != "ended":
@@ -257,8 +257,9 @@ class Relay:
         account = f"relay {self.service}"
         descriptor_limit.require(1, account)
         self._ledger = Ledger.open()
-        wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._ledger.register(wake_fd, "eventfd", account)
+        with fork.still():
+            wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._ledger.register(wake_fd, "eventfd", account)
         with self._lock:
             self._wake_fd = wake_fd
         self._front = front = self._context.socket(
@@ -394,7 +395,8 @@ class Relay:
             wake_fd, self._wake_fd = self._wake_fd, -1
         if self._ledger is not None:
             if wake_fd >= 0:
-                # Forgotten first: once closed, the number may be another's.
-                self._ledger.forget(wake_fd)
-                os.close(wake_fd)
+                with fork.still():
+                    # Forgotten first: once closed, the number may be another's.
+                    self._ledger.forget(wake_fd)
+                    os.close(wake_fd)
             self._ledger.close()

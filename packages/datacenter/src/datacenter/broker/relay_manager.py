@@ -81,7 +81,7 @@ class RelayManager:
         self._context = context
         self._listen = f"{host}:0"
         self._insecure = insecure
-        self._epoch = fork.epoch
+        self._epoch = fork.current()
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._closed = False
@@ -180,7 +180,7 @@ class RelayManager:
         )
 
     def __repr__(self) -> str:
-        state = "forked" if self._epoch != fork.epoch else "closed" if self._closed else "open"
+        state = "forked" if fork.ended(self._epoch) else "closed" if self._closed else "open"
         entries = list(self._entries.values())
         making = sum(entry.relay is None for entry in entries)
         ending = sum(entry.ending for entry in entries)
@@ -240,7 +240,7 @@ class RelayManager:
     def close(self, deadline_s: float = CLOSE_DEADLINE_S) -> CloseReport:
         """Ends all relays, at once, and takes no more. Idempotent; bounded; does nothing in a forked child."""
         began = time.monotonic()
-        if self._epoch != fork.epoch:
+        if fork.ended(self._epoch):
             return CloseReport((), 0.0)
         with self._lock:
             self._closed = True

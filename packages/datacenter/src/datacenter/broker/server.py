@@ -142,7 +142,8 @@ class Broker:
             self._give_back()
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the start, and what is known now."""
+        """Counts since the start, and what is known now. Raises ForkedError."""
+        self._runtime.check_process()
         return {
             **self._counts,
             "sessions": len(self.sessions.processes),

@@ -79,6 +79,7 @@ class AsyncClient:
         except BaseException:
             runtime.release(self._runtime)
             raise
+        self._epoch = self._runtime.epoch
         self._closed = False
         self._next_id = wire.FIRST_CALL_ID
         self._routes: dict[str, Route] = {}
@@ -162,6 +163,7 @@ class AsyncClient:
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` in this client's loop at each change of state; returns what removes it."""
+        self._runtime.check_process()
         self._listeners.append(listener)
 
         def remove() -> None:
@@ -194,7 +196,8 @@ class AsyncClient:
             runtime.give_up("an AsyncClient", self._give_back)  # its sockets warn and are closed on their own
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the client was made, and what is open now."""
+        """Counts since the client was made, and what is open now. Raises ForkedError."""
+        self._runtime.check_process()
         peers = self._peers.all()
         return {
             **self._counts,
@@ -221,6 +224,8 @@ class AsyncClient:
         return names
 
     def _check_usable(self) -> None:
+        if not self._epoch[0]:
+            self._runtime.check_process()
         if self._closed:
             raise ClosedError("this client is closed", "Make a new one.")
         with contextlib.suppress(RuntimeError):

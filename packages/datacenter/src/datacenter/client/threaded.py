@@ -100,6 +100,7 @@ class Client:
         Returns what removes it. It may block and make calls. While MAX_EVENTS wait for it, further ones are dropped,
         and logged.
         """
+        self._runtime.check_process()
         notifier = self._notifier
 
         def pass_on(event: StateEvent) -> None:

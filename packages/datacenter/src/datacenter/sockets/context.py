@@ -55,6 +55,7 @@ class SocketContext:
         debug: bool = False,
         max_sockets: int = 0,
     ) -> None:
+        self._epoch = fork.current()
         self.name = name
         self.options = options
         self.debug = debug
@@ -63,7 +64,6 @@ class SocketContext:
         self._ledger = ledger or Ledger.open()  # before the zmq.Context: what libzmq opened earlier is in no ledger
         self._hub: MonitorHub = hubs.of_process()
         self._max_sockets = max_sockets
-        self._epoch = fork.epoch
         self._lock = threading.RLock()
         self._ending = threading.Lock()
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -229,7 +229,7 @@ class SocketContext:
         )
 
     def __repr__(self) -> str:
-        state = "forked" if self._epoch != fork.epoch else "closed" if self._closed else "open"
+        state = "forked" if fork.ended(self._epoch) else "closed" if self._closed else "open"
         return f"<SocketContext {self.name!r} {state}, {len(self._owned)} sockets>"
 
     # --- the end
@@ -250,7 +250,7 @@ class SocketContext:
 
     def _close(self, deadline_s: float, *, everything: bool) -> CloseReport:
         began = time.monotonic()
-        if self._epoch != fork.epoch:
+        if fork.ended(self._epoch):
             return CloseReport((), 0.0)
         if not self._ending.acquire(timeout=deadline_s):
             return CloseReport((f"context {self.name}: another thread is closing it",), time.monotonic() - began)
@@ -341,7 +341,7 @@ class SocketContext:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._epoch != fork.epoch:
+        if getattr(self, "_closed", True) or fork.ended(self._epoch):
             return
         hub, attached, context = self._hub, self._attached, self._zmq
         ledger = self._ledger if self._owns_ledger else None
@@ -375,6 +375,7 @@ def _close_at_exit() -> None:
 
     Sockets of threads that still run are not touched: term() wakes those threads with ETERM, and they close their own.
     """
+    fork.settle()
     for context in list(_alive):
         with contextlib.suppress(Exception):
             context._close(CLOSE_DEADLINE_S, everything=False)
@@ -386,7 +387,6 @@ def _forget_in_child() -> None:
         for owned in context._open_sockets():
             fork.keep_for_ever(owned)
         fork.keep_for_ever(context)
-        context._ledger.close_inherited()
     _alive.clear()
 
 

@@ -84,6 +84,7 @@ class MonitorHub:
     """
 
     def __init__(self) -> None:
+        self._epoch = fork.current()
         self._lock = threading.RLock()
         self._users = 0
         self._thread: threading.Thread | None = None
@@ -114,10 +115,11 @@ class MonitorHub:
 
     def _start(self) -> None:
         self._ledger = ledger = Ledger.open()
-        self._epoll = select.epoll()
-        ledger.register(self._epoll.fileno(), "epoll", _NAME)
-        self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        ledger.register(self._wake_fd, "eventfd", _NAME)
+        with fork.still():
+            self._epoll = select.epoll()
+            ledger.register(self._epoll.fileno(), "epoll", _NAME)
+            self._wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            ledger.register(self._wake_fd, "eventfd", _NAME)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         thread = threading.Thread(target=self._run, name="datacenter-hub", daemon=True)
         thread.start()
@@ -150,12 +152,13 @@ class MonitorHub:
         if ledger is None:
             return
         # Forgotten first: once closed, a number may be another's, registered by another thread.
-        if epoll is not None:
-            ledger.forget(epoll.fileno())
-            epoll.close()
-        if wake_fd >= 0:
-            ledger.forget(wake_fd)
-            os.close(wake_fd)
+        with fork.still():
+            if epoll is not None:
+                ledger.forget(epoll.fileno())
+                epoll.close()
+            if wake_fd >= 0:
+                ledger.forget(wake_fd)
+                os.close(wake_fd)
         ledger.close()
 
     # --- readers
@@ -231,6 +234,8 @@ class MonitorHub:
             # By identity: a number may have passed to another reader, and draining one twice does no harm.
             turn = {id(reader): reader for reader in (*unfinished, *ready)}
             unfinished = [reader for reader in turn.values() if self._serve(reader)]
+            if fork.ended(self._epoch):  # a callback forked, and this is its child: the numbers may be others' by now
+                return
             self._run_orphans()
             self._tell(self._folder.due(time.monotonic()))
             self._note_turn(time.monotonic() - began)
@@ -267,6 +272,8 @@ class MonitorHub:
             reader.backlog = 0
         for event in events:
             self._deliver(reader, event)
+            if fork.ended(self._epoch):
+                return False
         return more
 
     def _deliver(self, reader: MonitorReader, event: MonitorEvent) -> None:
@@ -279,6 +286,8 @@ class MonitorHub:
         try:
             reader.on_event(event)
         except BaseException:  # also SystemExit: nobody else would drain the monitors
+            if fork.ended(self._epoch):
+                raise  # ends the thread, and with it the child that the callback forked
             self._callback_errors += 1
             log.exception("the callback of %s raised at %s; the hub goes on", reader.owner, event.name)
 

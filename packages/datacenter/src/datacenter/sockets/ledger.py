@@ -21,7 +21,7 @@ from pathlib import Path
 
 import zmq
 
-from datacenter.sockets import runtime_directory
+from datacenter.sockets import fork, runtime_directory
 from datacenter.sockets.ledger_compare import (
     SETTLED_TRIES,
     SUFFIX,
@@ -46,7 +46,8 @@ _NEEDED = ({"eventfd"}, {"socket"}, {"close"}, {"epoll_create1", "epoll_create"}
 class LedgerStatistics:
     """The ledger in figures. `opened` and `closed` count since it was opened.
 
-    `unpublished`: entries that other processes cannot see. `out_of_range`: descriptors whose number was too high.
+    `unpublished`: entries that other processes cannot see. `out_of_range`: descriptors whose number was too high. Of
+    the parent's ledger in a forked child: `closed_in_child`, and `strange_in_child`, numbers that were somebody else's.
     """
 
     exact: bool
@@ -59,6 +60,8 @@ class LedgerStatistics:
     closed: int
     unpublished: int
     out_of_range: int
+    closed_in_child: int = 0
+    strange_in_child: int = 0
 
 
 class Ledger:
@@ -67,21 +70,23 @@ class Ledger:
     `exact`: every descriptor of libzmq is in it from now on; else `reason` says why not, and it is merely probable.
     `path`: the file, or None when there is none, and `unpublished` says why.
 
-    After a fork the child's object says what was `inherited()`, and takes no new entries that others could see:
-    `Ledger.open()` in the child makes its own.
+    A child of fork() has closed what was in it, by number, before any Python runs there, also when C code forked it;
+    where leakline's library is not there, `close_inherited` in Python's own hook does what it can. The parent's object
+    takes no entries in the child that others could see: `Ledger.open()` makes its own.
     """
 
     def __init__(self, directory: Path, predecessor: Ledger | None) -> None:
-        self._pid = os.getpid()
+        self._epoch = fork.current()
         self._users = 1
         self._inherited: dict[int, Entry] = {} if predecessor is None else dict(predecessor.inherited())
-        self.reason = _earlier_context(self._inherited)
+        self.reason = _earlier_context(self._inherited, forked=predecessor is not None)
         self.unpublished = ""
         self._table = self._make_table(directory)
         self.path = self._table.path
         if isinstance(self._table, DescriptorTable):
             self.reason = self.reason or _hook(self._table)
             self._table.set_complete(self.exact, self.reason)
+            self._table.close_in_children()
         if predecessor is not None:
             predecessor._table.close()
 
@@ -93,6 +98,7 @@ class Ledger:
         `directory`: where its file goes, by default runtime_directory.default().
         """
         global _current, _forked_from
+        fork.settle()
         with _lock:
             if _current is None:
                 _current = cls(directory or runtime_directory.default(), _forked_from)
@@ -104,8 +110,10 @@ class Ledger:
     def close(self) -> None:
         """Ends the ledger when its last user closes it, and removes its file. In a forked child: does nothing."""
         global _current
+        if fork.ended(self._epoch):
+            return
         with _lock:
-            if self._pid != os.getpid() or self._users == 0:
+            if self._users == 0:
                 return
             self._users -= 1
             if self._users:
@@ -139,11 +147,11 @@ class Ledger:
         return self._table.assign(number, name)
 
     def register(self, number: int, kind: str, owner: str) -> None:
-        """Enters a descriptor that Python code opened. A fork between the two leaves it out of the child's list."""
+        """Enters a descriptor that Python code opened. Do both inside `fork.still()`, or a child may not know of it."""
         self._table.put(number, kind, owner)
 
     def forget(self, number: int) -> None:
-        """A registered or inherited descriptor is about to be closed."""
+        """A registered or inherited descriptor is about to be closed. Do both inside `fork.still()`."""
         if not self._table.forget(number):
             self._inherited.pop(number, None)
 
@@ -183,14 +191,17 @@ class Ledger:
             closed=counters.closed,
             unpublished=len(entries) if self.path is None else counters.unpublished,
             out_of_range=counters.out_of_range,
+            closed_in_child=counters.closed_in_child,
+            strange_in_child=counters.strange_in_child,
         )
 
     # --- fork
 
     def inherited(self) -> Mapping[int, Entry]:
-        """In a forked child: number -> entry of what the parents' ledgers held at the fork; {} in the first process.
+        """In a forked child: number -> entry of what the parents' ledgers held and is still open here.
 
-        Those that this process has closed through `close_inherited()` or told of with `forget()` are not in it.
+        Empty after fork() where the ledger is exact. After clone() or _Fork(), of which nobody is told, those that have
+        no inode to prove what they are: eventfds and epolls, which keep no port and no connection.
         """
         entries = self._table.entries()
         found = self._inherited | {entry.number: entry for entry in entries if entry.inherited}
@@ -200,11 +211,10 @@ class Ledger:
         return found
 
     def close_inherited(self) -> int:
-        """Closes, by number, what a forked child inherited, and returns how many. The parent's are not touched.
-
-        Call it early in the child, before other code can open descriptors that take a number closed meanwhile.
-        """
+        """Closes, by number, what a forked child inherited and the library did not close; returns how many it was."""
         closed = 0
+        if isinstance(self._table, DescriptorTable):
+            return closed
         for number, entry in self.inherited().items():
             self.forget(number)
             with suppress(OSError):
@@ -219,7 +229,7 @@ class Ledger:
         try:
             runtime_directory.prepare(directory)
             runtime_directory.sweep(directory)
-            path = directory / f"{self._pid}{SUFFIX}"
+            path = directory / f"{os.getpid()}{SUFFIX}"
             path.unlink(missing_ok=True)  # of an earlier process with our pid: ours has none yet
             return DescriptorTable.create(path)
         except LibraryMissingError as error:
@@ -256,7 +266,7 @@ def _hook(table: DescriptorTable) -> str:
     return f"libzmq's imports were not found: {', '.join(lacking)}" if lacking else ""
 
 
-def _earlier_context(inherited: Mapping[int, Entry]) -> str:
+def _earlier_context(inherited: Mapping[int, Entry], *, forked: bool) -> str:
     """Why the ledger begins too late, or "". Each Context has an eventfd from its birth (ctx.cpp:49)."""
     eventfds = [number for number, link in open_descriptors().items() if link == "anon_inode:[eventfd]"]
     if all(number in inherited for number in eventfds):
@@ -265,7 +275,7 @@ def _earlier_context(inherited: Mapping[int, Entry]) -> str:
     for task in Path("/proc/self/task").iterdir():
         with suppress(OSError):
             started = started or "ZMQbg" in (task / "comm").read_text(errors="replace")
-    if not started and not inherited:  # eventfds may be an event loop's; a child's Context objects may be its parent's
+    if not started and not forked:  # eventfds may be an event loop's; a child's Context objects may be its parent's
         started = any(issubclass(type(thing), zmq.Context) and not thing.closed for thing in gc.get_objects())
     return "a zmq.Context existed before the ledger was opened" if started else ""
 
@@ -274,6 +284,8 @@ def _after_fork_in_child() -> None:
     global _current, _forked_from, _lock
     _lock = threading.Lock()
     _current, _forked_from = None, _current or _forked_from
+    if _forked_from is not None:
+        _forked_from.close_inherited()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+fork.in_child(_after_fork_in_child)

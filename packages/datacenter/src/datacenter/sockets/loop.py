@@ -12,7 +12,8 @@ arrived meanwhile. The rule that never stalls (2 000 000 ordered echoes; without
 zmq.asyncio is not used: it makes a future per receive, at a third of the throughput, and a cancelled one can drop a
 message.
 
-A LoopSocket belongs to the loop's thread: all methods raise or corrupt elsewhere. It does not survive fork().
+A LoopSocket belongs to the loop's thread: all methods raise or corrupt elsewhere. In a forked child that goes on
+with the inherited loop it is deaf and dumb: even a non-blocking receive would never return there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, Final
 import zmq
 
 from datacenter.errors import ClosedError
+from datacenter.sockets import fork
 from datacenter.sockets.owned import OwnedSocket
 
 log = logging.getLogger("datacenter.sockets")
@@ -55,6 +57,7 @@ class LoopSocket:
         on_malformed: Callable[[bytes], None] | None = None,
     ) -> None:
         self.owned = owned
+        self._epoch = fork.current()
         self.loop = loop
         self.closed = False
         self.malformed = 0
@@ -78,6 +81,8 @@ class LoopSocket:
         """
         if self.closed:
             raise ClosedError(f"{self.owned.owner} is closed")
+        if not self._epoch[0]:
+            fork.check(self._epoch, self.owned.owner)
         try:
             self._send(frame, _NOBLOCK)
         except zmq.Again:
@@ -93,7 +98,7 @@ class LoopSocket:
 
         Needs ROUTER_MANDATORY, without which libzmq drops in silence.
         """
-        if self.closed:
+        if self.closed or not self._epoch[0]:
             return None
         try:
             self._send(routing_id, _MORE)
@@ -110,10 +115,14 @@ class LoopSocket:
         return True
 
     def close(self) -> None:
-        """Stops reading, then closes the socket in its owner's order. Idempotent; bounded."""
+        """Stops reading, then closes the socket in its owner's order. Idempotent; bounded. In a forked child nothing is
+        closed: the loop's epoll is shared with the parent.
+        """
         if self.closed:
             return
         self.closed = True
+        if fork.ended(self._epoch):
+            return
         if not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
         self.owned.close()
@@ -125,7 +134,7 @@ class LoopSocket:
 
     def _recheck(self) -> None:
         self._scheduled = False
-        if not self.closed:
+        if not self.closed and self._epoch[0]:
             self._look_again()
 
     def _look_again(self) -> None:
@@ -142,7 +151,7 @@ class LoopSocket:
                 self._on_writable()
 
     def _drain(self) -> None:
-        if self.closed:
+        if self.closed or not self._epoch[0]:
             return
         receive, more, routed, on_message = self._raw.recv, int(zmq.RCVMORE), self._routed, self._on_message
         option = self._get
@@ -175,7 +184,8 @@ class LoopSocket:
         self.close()
 
     def _ended(self) -> bool:
-        return self.closed  # by a callback: a method, because mypy believes what it saw at the top
+        # By a callback, or this is a child that it forked. A method, because mypy believes what it saw at the top.
+        return self.closed or not self._epoch[0]
 
     def _drop_rest(self, routing_id: bytes) -> None:
         while self._raw.getsockopt(zmq.RCVMORE):

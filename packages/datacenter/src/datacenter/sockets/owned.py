@@ -78,7 +78,7 @@ class OwnedSocket:
         self._account = account
         self._hub = hub
         self._reader = reader
-        self._epoch = fork.epoch
+        self._epoch = fork.current()
         self._closing = threading.Lock()
         self._closed = False
         self._bound: list[str] = []
@@ -109,7 +109,7 @@ class OwnedSocket:
         """One of: idle, listening, connecting, connected, disconnected, closed, forked. Without a monitor, `connecting`
         is all it can say.
         """
-        if self._epoch != fork.epoch:
+        if fork.ended(self._epoch):
             return "forked"
         if self._closed:
             return "closed"
@@ -245,7 +245,7 @@ class OwnedSocket:
 
         May be called from another thread if no thread is using the socket.
         """
-        if self._epoch != fork.epoch:
+        if fork.ended(self._epoch):
             return
         with self._closing:
             if self._closed:
@@ -271,7 +271,7 @@ class OwnedSocket:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_closed", True) or self._epoch != fork.epoch:
+        if getattr(self, "_closed", True) or fork.ended(self._epoch):
             return
         parts = (self._hub, self._reader, self._raw, self._ledger, self._account)
         said = f"{self!r} was collected unclosed; close() it, or use `with`"

@@ -36,7 +36,7 @@ class Counters(msgspec.Struct, frozen=True):
     """Since the table was made.
 
     `unpublished`: records that other processes cannot see; `out_of_range`: numbers too high for the table.
-    In a forked child, of a table that closes there: `closed_in_child`, what was closed; `strange_in_child`, numbers that
+    In a forked child, of a table that closes there: `closed_in_child`, and `strange_in_child`, numbers that
     were no longer what had been recorded, and were left alone.
     """
 
@@ -207,7 +207,7 @@ class DescriptorTable:
         """Odd `changes`: a descriptor is being opened or closed at this moment."""
         found = CCounters()
         self._library.table_counters(self._open_handle(), ctypes.byref(found))
-        return Counters(*(getattr(found, name) for name, _ in CCounters._fields_))
+        return Counters(*(getattr(found, field[0]) for field in CCounters._fields_))
 
     def set_complete(self, complete: bool, because: str = "") -> None:
         """Says in the file whether the table holds every descriptor that it should, and if not, why."""
