@@ -235,7 +235,7 @@ async def test_calls_that_reach_a_server_which_ends_are_done_by_another(
     await ending.registered()
     running = client.call("shared.which")
     await until(lambda: ending.statistics()["in_flight"] == 1, "a call runs")
-    ending._draining = True  # it ends, and nobody knows yet
+    ending._draining.add("shared")  # it ends, and nobody knows yet
     moved = client.call("shared.which")
     await until(lambda: ending.statistics()["calls"] == 2, "the next call comes too late")
     async with Server(numbered(2), broker=broker.endpoint, options=NO_DRAIN):

@@ -160,6 +160,7 @@ THREADS: Final = option(
 )  # fmt: skip
 DRAIN_S: Final = option(
     "service", "drain_s", 0.5, "s", "H",
-    "How long calls that run may take to finish when the service ends; then they are answered with `lost`. Short, so "
-    "that a service ends within a second unless asked for more patience (`serve --drain-s 30`).",
+    "How long calls that run may take to finish when the service ends, and clients to hear of it; what runs longer is "
+    "answered with `lost`. Short, so that a service ends within a second unless asked for more patience "
+    "(`serve --drain-s 30`).",
 )  # fmt: skip

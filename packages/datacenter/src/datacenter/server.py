@@ -5,13 +5,15 @@ Queues and their policies: at most `max_in_flight` calls run or wait at once, be
 `max_outbox_per_client` of one client and `max_outbox` in all; beyond it that reply is dropped, counted and logged, and
 its call ends by its deadline.
 
-The end: it leaves the registry, tells late calls to go elsewhere (`moved`), finishes what runs, answers what is left.
+The end, by close() or because somebody drained it (`datacenter drain`): it leaves the registry, tells late calls to go
+elsewhere (`moved`), finishes what runs, answers what is left.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import inspect
 import logging
@@ -21,7 +23,7 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -51,6 +53,8 @@ from datacenter.listening import bind_listener, is_wildcard
 from datacenter.methods import Method
 from datacenter.service import Service
 from datacenter.session import SessionOptions
+from datacenter.sockets.connections import Connections
+from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
 from datacenter.threads import DaemonPool
@@ -58,8 +62,9 @@ from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
 OUTBOX_RETRY_S: Final = 0.01
-QUIET_S: Final = 0.05
+#: So long may clients take to hear that the server ends, at least and at most; between these, what is left of drain_s.
 GRACE_S: Final = 0.25
+MAX_GRACE_S: Final = 5.0
 MAX_ERROR_TEXT: Final = 4096
 
 
@@ -81,6 +86,7 @@ class Server:
     listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
     advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0).
     insecure: allows an address beyond loopback although nothing protects the traffic.
+    `datacenter drain` ends it: once all its services were drained it closes by itself; await `drained()` to go on then.
     Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
     Use from another thread is not allowed; after a fork it raises ForkedError.
     """
@@ -108,9 +114,13 @@ class Server:
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
-        self._draining = False
-        self._last_call = 0.0
-        self._last_answer = 0.0
+        self._draining: set[str] = set()  # services whose new calls are told to go elsewhere
+        self._left: set[str] = set()  # services that were taken out of the registry, or are being
+        self._drains: dict[str, asyncio.Task[None]] = {}
+        self._drained = asyncio.Event()
+        self._clients = Connections()
+        self._alone = asyncio.Event()  # no client is connected
+        self._alone.set()
         self._methods = {
             (service.name, method.name): method
             for service in self.services.values()
@@ -168,6 +178,10 @@ class Server:
         for future in self._registering:
             await asyncio.shield(asyncio.wrap_future(future))
 
+    async def drained(self) -> None:
+        """Waits until all services were drained by `datacenter drain` (`Session.drain`), and the server has closed."""
+        await self._drained.wait()
+
     async def close(self, *, drain_s: float | None = None) -> None:
         """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes.
 
@@ -189,9 +203,9 @@ class Server:
             raise asyncio.CancelledError
 
     async def _close(self, drain_s: float) -> None:
-        self._draining = True  # new calls are told to go elsewhere
-        await self._leave()
-        await self._until(self._quiet, GRACE_S)
+        end = self._loop.time() + drain_s
+        await self._leave(self.services)
+        self._draining.update(self.services)
         await self._until(self._idle.wait, drain_s)
         if self._in_flight:
             log.warning("%d calls were still running when %r closed", self._in_flight, self)
@@ -200,9 +214,10 @@ class Server:
             task.cancel()  # answers its call with LostError
         if running:
             await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
-        # A client's libzmq drops what it has received and not handed over when the connection ends (IMMEDIATE): the
-        # last answers get a moment to be read.
-        await self._until(self._answers_read, QUIET_S)
+        # A client that has heard of the end, and has all its answers, ends its connection. While one is connected a
+        # call may be on its way to us, or an answer be unread: its libzmq drops what it has received and not handed
+        # over when we end the connection (IMMEDIATE).
+        await self._until(self._alone.wait, min(MAX_GRACE_S, max(GRACE_S, end - self._loop.time())))
         self._shut()
         await runtime.apart(self._give_back)
 
@@ -213,13 +228,20 @@ class Server:
         for future in waiting:
             future.cancel()
 
-    async def _quiet(self) -> None:
-        """Until no call has come for a while: clients have heard that this instance leaves."""
-        while self._loop.time() - self._last_call < QUIET_S:  # noqa: ASYNC110 - the absence of calls is no event
-            await asyncio.sleep(QUIET_S / 5)
+    def _asked_to_drain(self, name: str) -> None:
+        with contextlib.suppress(RuntimeError):  # in the reactor; the loop may have ended
+            self._loop.call_soon_threadsafe(self._start_to_drain, name)
 
-    async def _answers_read(self) -> None:
-        await asyncio.sleep(max(0.0, self._last_answer + QUIET_S - self._loop.time()))
+    def _start_to_drain(self, name: str) -> None:
+        if self._closing is None and name not in self._drains:
+            log.info("%r: %s is drained", self, name)
+            self._drains[name] = self._loop.create_task(self._drain(name))
+
+    async def _drain(self, name: str) -> None:
+        await self._leave([name])
+        if self._draining.issuperset(self.services):
+            await self.close()
+            self._drained.set()
 
     def close_now(self) -> None:
         """Closes from outside the loop, for the exit hook: in the loop's own thread while it runs. Bounded."""
@@ -239,7 +261,8 @@ class Server:
         }
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "draining" if self._draining else self.endpoint or "not started"
+        ending = self._draining.issuperset(self.services)
+        state = "closed" if self._closed else "draining" if ending else self.endpoint or "not started"
         return f"<Server {', '.join(self.services)} {state}, {self._in_flight} in flight>"
 
     # --- start and end
@@ -251,7 +274,9 @@ class Server:
             router_mandatory=True,
             max_message_bytes=self.options.max_message_bytes,
             linger_ms=options.GOODBYE_LINGER_MS,
+            on_event=self._on_event,
         )
+        self._clients.born(owned.generation)
         try:
             self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
             if is_wildcard(self.endpoint) and not self._advertise:
@@ -280,13 +305,30 @@ class Server:
             max_message_bytes=self.options.max_message_bytes,
         )
         self._instances[service.name] = instance
-        return self._session.register(service.name, "rpc", instance)
+        drain = functools.partial(self._asked_to_drain, service.name)
+        return self._session.register(service.name, "rpc", instance, drain)
 
-    async def _leave(self) -> None:
-        if self._session.state != "connected":
-            return
-        leaving = [asyncio.wrap_future(self._session.unregister(instance.id)) for instance in self._instances.values()]
-        done, unanswered = await asyncio.wait(leaving, timeout=options.CLOSE_DEADLINE_S / 4)
+    def _on_event(self, event: MonitorEvent) -> None:
+        with contextlib.suppress(RuntimeError):  # in the hub's thread; the loop may have ended
+            self._loop.call_soon_threadsafe(self._connection_event, event)
+
+    def _connection_event(self, event: MonitorEvent) -> None:
+        self._clients.take(event)
+        if self._clients.count():
+            self._alone.clear()
+        else:
+            self._alone.set()
+
+    async def _leave(self, names: Iterable[str]) -> None:
+        """Out of the registry; from then on new calls are told to go elsewhere. Until then they are done: a client
+        that does not know yet would choose this instance again, which now has the fewest calls in flight.
+        """
+        names = [name for name in names if name not in self._left]
+        self._left.update(names)
+        leaving = [asyncio.wrap_future(self._session.unregister(self._instances[name].id)) for name in names]
+        patience_s = options.CLOSE_DEADLINE_S / 4 if self._session.state == "connected" else 0.0
+        done, unanswered = await asyncio.wait(leaving, timeout=patience_s) if leaving else ((), ())
+        self._draining.update(names)
         for future in unanswered:
             future.cancel()
         for future in done:
@@ -317,8 +359,7 @@ class Server:
             self._counts["malformed"] += 1
             return
         self._counts["calls"] += 1
-        if self._draining:
-            self._last_call = self._loop.time()
+        if call.service in self._draining:
             self._refuse(routing_id, call.id, MovedError(f"{call.service} ends at {self.endpoint}", "Try another one."))
             return
         method = self._methods.get((call.service, call.method))
@@ -411,7 +452,6 @@ class Server:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
-            self._last_answer = self._loop.time()
         self._reply(routing_id, frame)
 
     def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
@@ -539,8 +579,8 @@ async def serve(
     options: ServiceOptions | None = None,
     stop: Awaitable[object] | None = None,
 ) -> None:
-    """Serves until `stop` is done or the task is cancelled, then drains and closes. Waits for a broker that is not
-    there yet.
+    """Serves until `stop` is done, the task is cancelled or all services were drained; then drains and closes. Waits
+    for a broker that is not there yet.
     """
     server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)
     server.start()
@@ -549,6 +589,14 @@ async def serve(
             await server.registered()
         except BrokerUnreachableError as error:
             log.warning("%s; the service registers as soon as one answers", error.message)
-        await (stop if stop is not None else asyncio.Event().wait())
+        drained = asyncio.ensure_future(server.drained())
+        stopped = asyncio.ensure_future(stop) if stop is not None else drained
+        try:
+            await asyncio.wait({drained, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if stopped.done():
+                stopped.result()
+        finally:
+            drained.cancel()
+            stopped.cancel()
     finally:
         await server.close()

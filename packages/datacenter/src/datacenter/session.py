@@ -1,6 +1,6 @@
 """A process's one long-lived control connection to a broker: register, resolve, watch, and heartbeats both ways.
 
-A DEALER, never a REQ: a lost reply cannot wedge it. All state of one connection is in `_Connection`, which is thrown
+A DEALER, never a REQ: a lost reply cannot wedge it. All state of one connection is in `Connection`, which is thrown
 away as a whole when the connection ends, so nothing of an old one (counters, half-open handshakes) can poison the
 next.
 
@@ -23,7 +23,6 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeVar
 
 import zmq
@@ -39,62 +38,21 @@ from datacenter.errors import (
     ProtocolError,
     wrong_type,
 )
+from datacenter.futures import chain, fail, succeed
 from datacenter.reactor import Reactor
+from datacenter.session_state import Connection, Registration, Request, SessionOptions, Watch
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
 from datacenter.version import __version__
 from datacenter.wire import Instance, Resolution, ServiceType
 
+__all__ = ["Session", "SessionOptions", "SessionState"]
+
 log = logging.getLogger("datacenter.session")
 T = TypeVar("T")
 
 SessionState = Literal["connecting", "connected", "lost", "closed"]
-
-
-@dataclass
-class SessionOptions:
-    """Named limits of a session. Seconds."""
-
-    heartbeat_s: float = options.HEARTBEAT_S
-    missed_heartbeats: int = options.MISSED_HEARTBEATS
-    request_s: float = options.CONNECT_DEADLINE_S
-    reconnect_min_ms: int = options.RECONNECT_MIN_MS
-    reconnect_max_ms: int = options.RECONNECT_MAX_MS
-    insecure: bool = options.INSECURE
-
-
-@dataclass
-class _Request:
-    message: wire.ToBroker
-    future: concurrent.futures.Future[Any]
-    deadline: float
-
-
-@dataclass
-class _Registration:
-    name: str
-    type: ServiceType
-    instance: Instance
-    epoch: int | None = None
-
-
-@dataclass
-class _Watch:
-    resolution: Resolution | None = None
-    relay: bool = False  # the broker is asked for a relay of the name
-    listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
-
-
-class _Connection:
-    """Everything that belongs to one connection and dies with it."""
-
-    def __init__(self, stream: LoopSocket, now: float) -> None:
-        self.stream = stream
-        self.welcome: wire.Welcome | None = None
-        self.hello_sent = False
-        self.last_sent = now
-        self.last_received = now
 
 
 class Session:
@@ -106,12 +64,12 @@ class Session:
         self.options = options
         self._context = context
         self._reactor = reactor
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._backoff = Backoff(options.reconnect_min_ms / 1000, options.reconnect_max_ms / 1000)
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
         self._next_request = 0
-        self._registrations: dict[str, _Registration] = {}
-        self._watches: dict[tuple[str, ServiceType], _Watch] = {}
+        self._registrations: dict[str, Registration] = {}
+        self._watches: dict[tuple[str, ServiceType], Watch] = {}
         self._listeners: list[Callable[[SessionState, str], None]] = []
         self._connected = concurrent.futures.Future[wire.Welcome]()
         #: the limits of the broker that was spoken to last; unlike `welcome` it outlives the connection
@@ -145,11 +103,16 @@ class Session:
             "Start one with `datacenter up`, or give the address of another: --broker tcp://HOST:PORT.",
         )
 
-    def register(self, name: str, type_: ServiceType, instance: Instance) -> concurrent.futures.Future[int]:
-        """Registers an instance and keeps it registered over every reconnect. The future gives its first epoch."""
+    def register(
+        self, name: str, type_: ServiceType, instance: Instance, on_drain: Callable[[], object] = lambda: None
+    ) -> concurrent.futures.Future[int]:
+        """Registers an instance and keeps it registered over every reconnect. The future gives its first epoch.
+
+        `on_drain()` is called in the reactor when somebody asks that the instance ends in order.
+        """
 
         def ask() -> concurrent.futures.Future[int]:
-            self._registrations[instance.id] = _Registration(name, type_, instance)
+            self._registrations[instance.id] = Registration(name, type_, instance, on_drain)
             return self._ask(lambda request: wire.Register(request, name, type_, instance))
 
         return self._in_reactor(ask)
@@ -175,9 +138,9 @@ class Session:
                 return
             self._unwatch(name, type_, listener)
             if isinstance(news, Resolution):
-                _succeed(future, news)
+                succeed(future, news)
             else:
-                _fail(future, news)
+                fail(future, news)
 
         self.watch(name, type_, listener)
         future.add_done_callback(lambda done: self.unwatch(name, type_, listener) if done.cancelled() else None)
@@ -186,6 +149,13 @@ class Session:
     def list_services(self) -> concurrent.futures.Future[tuple[Resolution, ...]]:
         """All names that the broker knows."""
         return self._in_reactor(lambda: self._ask(wire.ListServices))
+
+    def drain(self, target: str) -> concurrent.futures.Future[Resolution]:
+        """Asks that all instances of a service end in order, or the one with this id; the future tells which they are.
+
+        It raises NoSuchServiceError.
+        """
+        return self._in_reactor(lambda: self._ask(lambda request: wire.Drain(request, target)))
 
     def watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
         """Calls `listener` (in the reactor) with the resolution of `name` now and at every change, or with why there
@@ -248,7 +218,7 @@ class Session:
 
         def run() -> None:
             try:
-                _chain(ask(), outer)
+                chain(ask(), outer)
             except Exception as error:
                 outer.set_exception(error)
 
@@ -291,7 +261,7 @@ class Session:
         stream = LoopSocket(
             owned, self._reactor.loop, self._on_message, on_writable=self._say_hello, on_malformed=self._on_malformed
         )
-        self._connection = _Connection(stream, time.monotonic())
+        self._connection = Connection(stream, time.monotonic())
         self._say_hello()
 
     def _drop(self, reason: str) -> None:
@@ -356,7 +326,7 @@ class Session:
             self._send(wire.Bye())
         self._drop("closed")
         for request in self._requests.values():
-            _fail(request.future, ClosedError("the session was closed"))
+            fail(request.future, ClosedError("the session was closed"))
         self._requests.clear()
         done.set_result(None)
         return done
@@ -386,7 +356,7 @@ class Session:
                 self._send(wire.Heartbeat())
                 self._register_again(only_unconfirmed=True)
         for number in [number for number, request in self._requests.items() if request.deadline <= now]:
-            _fail(self._requests.pop(number).future, self.why_not(self.options.request_s))
+            fail(self._requests.pop(number).future, self.why_not(self.options.request_s))
         return heartbeat_s
 
     # --- in the reactor: messages
@@ -398,7 +368,7 @@ class Session:
             return future
         self._next_request += 1
         message = build(self._next_request)
-        self._requests[self._next_request] = _Request(message, future, time.monotonic() + self.options.request_s)
+        self._requests[self._next_request] = Request(message, future, time.monotonic() + self.options.request_s)
         if self.welcome is not None:
             self._send(message)
         return future
@@ -449,7 +419,7 @@ class Session:
                 registration.epoch = None
                 self._ask_quietly(registration)
 
-    def _ask_quietly(self, registration: _Registration) -> None:
+    def _ask_quietly(self, registration: Registration) -> None:
         asked = self._ask(
             lambda request: wire.Register(request, registration.name, registration.type, registration.instance)
         )
@@ -474,17 +444,17 @@ class Session:
             registration = self._registrations.get(request.message.instance.id)
             if registration is not None:
                 registration.epoch = message.epoch
-            _succeed(request.future, message.epoch)
+            succeed(request.future, message.epoch)
 
     def _unregistered(self, message: wire.Unregistered) -> None:
         request = self._requests.pop(message.request, None)
         if request is not None:
-            _succeed(request.future, None)
+            succeed(request.future, None)
 
     def _listing(self, message: wire.Listing) -> None:
         request = self._requests.pop(message.request, None)
         if request is not None:
-            _succeed(request.future, message.services)
+            succeed(request.future, message.services)
 
     def _refused(self, message: wire.Refused) -> None:
         error = CATALOGUE.get(message.code, DatacenterError)(message.message, message.hint)
@@ -497,16 +467,26 @@ class Session:
             return
         if isinstance(request.message, wire.Resolve):
             self._tell((request.message.name, request.message.type), error)
-        _fail(request.future, error)
+        fail(request.future, error)
 
     def _resolved(self, message: wire.Resolved) -> None:
         request = self._requests.pop(message.request, None)
         if request is not None:
-            _succeed(request.future, message.resolution)
+            succeed(request.future, message.resolution)
         self._update(message.resolution)
 
     def _changed(self, message: wire.Changed) -> None:
         self._update(message.resolution)
+
+    def _draining(self, message: wire.Draining) -> None:
+        request = self._requests.pop(message.request, None)
+        if request is not None:
+            succeed(request.future, message.service)
+
+    def _drain_requested(self, message: wire.DrainRequested) -> None:
+        registration = self._registrations.get(message.instance_id)
+        if registration is not None:
+            registration.on_drain()
 
     def _shutdown(self, _message: wire.Shutdown) -> None:
         self._drop("the broker ended in order")
@@ -517,7 +497,7 @@ class Session:
     # --- in the reactor: names
 
     def _watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        watch = self._watches.setdefault((name, type_), _Watch())
+        watch = self._watches.setdefault((name, type_), Watch())
         watch.listeners.append(listener)
         if watch.resolution is not None:
             listener(watch.resolution)
@@ -579,6 +559,8 @@ class Session:
         wire.Refused: _refused,
         wire.Shutdown: _shutdown,
         wire.NoRelay: _no_relay,
+        wire.DrainRequested: _drain_requested,
+        wire.Draining: _draining,
     }
 
 
@@ -590,24 +572,3 @@ def _seen(future: concurrent.futures.Future[Any]) -> None:
     """Looks at a result that goes another way, so that nobody complains that nobody looked."""
     if not future.cancelled():
         future.exception()
-
-
-def _succeed(future: concurrent.futures.Future[T], value: T) -> None:
-    if future.set_running_or_notify_cancel():
-        future.set_result(value)
-
-
-def _fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
-    if not future.done() and future.set_running_or_notify_cancel():
-        future.set_exception(error)
-
-
-def _chain(inner: concurrent.futures.Future[T], outer: concurrent.futures.Future[T]) -> None:
-    def copy(done: concurrent.futures.Future[T]) -> None:
-        error = done.exception()
-        if error is not None:
-            _fail(outer, error)
-        else:
-            _succeed(outer, done.result())
-
-    inner.add_done_callback(copy)

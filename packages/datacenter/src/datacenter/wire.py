@@ -120,7 +120,14 @@ class ListServices(Struct, frozen=True, array_like=True, tag=8, tag_field="tag")
     request: int
 
 
-ToBroker = Hello | Heartbeat | Bye | Register | Unregister | Resolve | Unwatch | ListServices
+class Drain(Struct, frozen=True, array_like=True, tag=9, tag_field="tag"):
+    """Asks that a service's instances end in order, or one instance. `target`: a service's name or an instance's id."""
+
+    request: int
+    target: str
+
+
+ToBroker = Hello | Heartbeat | Bye | Register | Unregister | Resolve | Unwatch | ListServices | Drain
 
 
 # --- broker -> process
@@ -192,6 +199,19 @@ class NoRelay(Struct, frozen=True, array_like=True, tag=11, tag_field="tag"):
     hint: str = ""
 
 
+class DrainRequested(Struct, frozen=True, array_like=True, tag=12, tag_field="tag"):
+    """Somebody asked that this instance ends in order: it unregisters, and finishes what runs."""
+
+    instance_id: str
+
+
+class Draining(Struct, frozen=True, array_like=True, tag=13, tag_field="tag"):
+    """The answer to `Drain`: the instances in `service` were asked to end."""
+
+    request: int
+    service: Resolution
+
+
 FromBroker = (
     Welcome
     | BrokerHeartbeat
@@ -204,6 +224,8 @@ FromBroker = (
     | Refused
     | Shutdown
     | NoRelay
+    | DrainRequested
+    | Draining
 )
 
 

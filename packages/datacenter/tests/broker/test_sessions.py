@@ -152,3 +152,53 @@ def test_whoever_asked_for_a_relay_hears_why_there_is_none() -> None:
     ((who, refused),) = sessions.relay_refused("a", "rpc", RegistryFullError("no room", "Make some."))
     assert who == b"client"
     assert refused == wire.NoRelay("a", "rpc", "there is no relay of a: no room", "Make some.")
+
+
+def drained(sessions: Sessions, target: str) -> list[tuple[bytes, wire.FromBroker]]:
+    sessions.received(0.0, b"asker", HELLO)
+    return sessions.received(0.0, b"asker", wire.Drain(9, target))
+
+
+def test_a_drain_is_passed_on_to_each_owner_and_its_asker_is_told_who_they_are() -> None:
+    sessions = make()
+    for number, who in ((1, b"x"), (2, b"y"), (3, b"z")):
+        sessions.received(0.0, who, HELLO)
+        sessions.received(0.0, who, register(number, "b" if number == 3 else "a"))
+    *told, (asker, answer) = drained(sessions, "a")
+    assert told == [(b"x", wire.DrainRequested("i1")), (b"y", wire.DrainRequested("i2"))]
+    assert asker == b"asker"
+    assert isinstance(answer, wire.Draining)
+    assert (answer.request, answer.service.name) == (9, "a")
+    assert [instance.id for instance in answer.service.instances] == ["i1", "i2"]
+    assert sessions.registry.resolve("a", "rpc").state == "live"  # they leave by themselves
+
+
+def test_a_drain_of_one_instance_leaves_the_others_alone() -> None:
+    sessions = make()
+    for number in (1, 2):
+        sessions.received(0.0, b"x", HELLO)
+        sessions.received(0.0, b"x", register(number))
+    told, (_, answer) = drained(sessions, "i2")
+    assert told == (b"x", wire.DrainRequested("i2"))
+    assert isinstance(answer, wire.Draining)
+    assert [instance.id for instance in answer.service.instances] == ["i2"]
+
+
+def test_a_drain_of_what_there_is_not() -> None:
+    sessions = make()
+    ((_, refused),) = drained(sessions, "a")
+    assert isinstance(refused, wire.Refused)
+    assert (refused.request, refused.code) == (9, "no-such-service")
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.0, b"x", register())
+    sessions.received(0.0, b"x", wire.Bye())
+    ((_, nobody),) = drained(sessions, "a")
+    assert isinstance(nobody, wire.Draining)
+    assert nobody.service.instances == ()
+
+
+def test_a_drain_while_the_broker_settles_says_that_it_may_be_too_early() -> None:
+    registry = Registry(lease_s=3.0, grace_s=10.0, started_at=0.0, first_epoch=0)
+    ((_, refused),) = drained(Sessions(registry, WELCOME, max_sessions=10), "a")
+    assert isinstance(refused, wire.Refused)
+    assert "has just started" in refused.hint

@@ -31,7 +31,6 @@ import zmq
 
 from datacenter import options
 from datacenter.broker import relay_loop
-from datacenter.broker.connections import Connections
 from datacenter.broker.relay_loop import Outcome, RelayCounts, RelayLoop
 from datacenter.broker.relay_reports import InstanceStatistics, RelayOptions, RelayState, RelayStatistics
 from datacenter.errors import ClosedError, DatacenterError
@@ -44,6 +43,7 @@ from datacenter.sockets import (
     descriptor_limit,
     fork,
 )
+from datacenter.sockets.connections import Connections
 from datacenter.sockets.ledger import Ledger
 
 __all__ = ["InstanceStatistics", "Relay", "RelayOptions", "RelayState", "RelayStatistics"]

@@ -91,6 +91,8 @@ class Sessions:
                     answers = []
                 case wire.ListServices():
                     answers = [(who, wire.Listing(message.request, tuple(self.registry.services())))]
+                case wire.Drain():
+                    answers = self._drain(who, message)
                 case wire.Bye():
                     answers = self._leave(who)
                 case wire.Heartbeat():
@@ -190,6 +192,12 @@ class Sessions:
             self.processes[former].instances.discard(message.instance.id)
         process.instances.add(message.instance.id)
         return [*self.tell(changes), (who, wire.Registered(message.request, epoch))]
+
+    def _drain(self, who: bytes, message: wire.Drain) -> Answers:
+        service = self.registry.find(message.target)
+        owners = [(self.registry.owner_of(instance.id), instance.id) for instance in service.instances]
+        told: Answers = [(owner, wire.DrainRequested(id_)) for owner, id_ in owners if isinstance(owner, bytes)]
+        return [*told, (who, wire.Draining(message.request, service))]
 
     def _leave(self, who: bytes) -> Answers:
         process = self._forget(who)

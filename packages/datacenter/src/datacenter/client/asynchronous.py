@@ -340,8 +340,8 @@ class AsyncClient:
 
     def _replied(self, peer: Peer, reply: wire.FromService, pending: Pending) -> None:
         if type(reply) is wire.Failure and self._refusals.take(peer, reply, pending):
-            return
-        if type(reply) is wire.Failure and reply.code == LostError.code:  # a relay's word: its instance was lost
+            pass  # it goes on elsewhere
+        elif type(reply) is wire.Failure and reply.code == LostError.code:  # a relay's word: its instance was lost
             pending.lost(LostError(reply.message, reply.hint))
         else:
             self._end(pending, reply)

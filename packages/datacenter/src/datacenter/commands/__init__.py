@@ -14,6 +14,7 @@ import typer
 from datacenter.commands.call import call
 from datacenter.commands.demo import demo
 from datacenter.commands.doctor import doctor
+from datacenter.commands.drain import drain
 from datacenter.commands.fds import fds
 from datacenter.commands.ls import ls
 from datacenter.commands.serve import serve
@@ -57,7 +58,7 @@ def _options(
     pass
 
 
-for command in (up, serve, ls, call, fds, demo):
+for command in (up, serve, ls, call, drain, fds, demo):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
     doctor

@@ -34,9 +34,10 @@ def serve(
     ),
     verbose: int = VERBOSE_OPTION,
 ) -> None:
-    """Serve one or several services in this process, until SIGTERM or Ctrl-C.
+    """Serve one or several services in this process, until SIGTERM, Ctrl-C or `datacenter drain`.
 
-    It waits for a broker that is not there yet, and registers again whenever one comes back.
+    Then it leaves the registry, finishes what runs (--drain-s), tells late calls to go elsewhere, and ends; a second
+    signal ends it at once. It waits for a broker that is not there yet, and registers again whenever one comes back.
 
     \b
     Examples:
@@ -53,13 +54,22 @@ def serve(
         patience_s: float | None = None
         try:
             await _until_registered(server, stop)
-            await stop.wait()
+            await _until_stopped_or_drained(server, stop)
         except asyncio.CancelledError:
             patience_s = 0.0  # asked to end a second time
         finally:
             await server.close(drain_s=patience_s)
 
     run(main)
+
+
+async def _until_stopped_or_drained(server: Server, stop: asyncio.Event) -> None:
+    ends = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(server.drained())]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
 
 
 async def _until_registered(server: Server, stop: asyncio.Event) -> None:

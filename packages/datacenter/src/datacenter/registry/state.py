@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from datacenter import options
-from datacenter.errors import RegistryFullError, wrong_type
+from datacenter.errors import NoSuchServiceError, RegistryFullError, wrong_type
 from datacenter.wire import Instance, Resolution, ServiceType, check_name
 
 
@@ -190,6 +190,23 @@ class Registry:
         if entry is not None:
             self._names.move_to_end(name)  # the longest unused name is the first to be forgotten
         return self._resolution(name, type_)
+
+    def find(self, target: str) -> Resolution:
+        """The service named `target` with its instances, or that of the instance with this id and it alone. Raises
+        NoSuchServiceError.
+        """
+        lease = self._leases.get(target)
+        name = lease.name if lease is not None else target
+        entry = self._names.get(name)
+        if entry is None:
+            raise NoSuchServiceError(
+                f"there is no service and no instance named {target!r}",
+                "See what there is: `datacenter ls`."
+                if self.settled_at is None
+                else "The broker has just started; instances are still on their way back. Try again in some seconds.",
+            )
+        whole = self._resolution(name, entry.type)
+        return whole if lease is None else msgspec.structs.replace(whole, instances=(entry.instances[target],))
 
     def services(self) -> list[Resolution]:
         """All names known, in the order of their names."""

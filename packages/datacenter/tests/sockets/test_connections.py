@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datacenter.broker.connections import Connections
 from datacenter.broker.relay_life import RelayLife
+from datacenter.sockets.connections import Connections
 from datacenter.sockets.events import NAMES, MonitorEvent
 
 A, B = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"

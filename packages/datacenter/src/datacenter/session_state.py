@@ -1,0 +1,59 @@
+"""What a session keeps: its options, what survives a connection, and what belongs to one and dies with it. Plain data."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from datacenter import options, wire
+from datacenter.errors import DatacenterError
+from datacenter.sockets.loop import LoopSocket
+from datacenter.wire import Instance, Resolution, ServiceType
+
+
+@dataclass
+class SessionOptions:
+    """Named limits of a session. Seconds."""
+
+    heartbeat_s: float = options.HEARTBEAT_S
+    missed_heartbeats: int = options.MISSED_HEARTBEATS
+    request_s: float = options.CONNECT_DEADLINE_S
+    reconnect_min_ms: int = options.RECONNECT_MIN_MS
+    reconnect_max_ms: int = options.RECONNECT_MAX_MS
+    insecure: bool = options.INSECURE
+
+
+@dataclass
+class Request:
+    message: wire.ToBroker
+    future: concurrent.futures.Future[Any]
+    deadline: float
+
+
+@dataclass
+class Registration:
+    name: str
+    type: ServiceType
+    instance: Instance
+    on_drain: Callable[[], object]
+    epoch: int | None = None
+
+
+@dataclass
+class Watch:
+    resolution: Resolution | None = None
+    relay: bool = False  # the broker is asked for a relay of the name
+    listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
+
+
+class Connection:
+    """Everything that belongs to one connection and dies with it."""
+
+    def __init__(self, stream: LoopSocket, now: float) -> None:
+        self.stream = stream
+        self.welcome: wire.Welcome | None = None
+        self.hello_sent = False
+        self.last_sent = now
+        self.last_received = now
