@@ -1,4 +1,4 @@
-"""What a session keeps: its options, what survives a connection, and what belongs to one and dies with it. Plain data."""
+"""What a session keeps: its options, what survives a connection, what belongs to one and dies with it. Plain data."""
 
 from __future__ import annotations
 
