@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 from typing import Final
 
 from datacenter.errors import DescriptorLimitError
@@ -26,8 +27,10 @@ CONTEXT_COST: Final = 6  # a started context: 3 eventfd + 2 epoll, and the socke
 SOCKET_COST: Final = 1  # its mailbox
 MONITOR_COST: Final = 2  # the hidden PAIR's mailbox and the reader's
 HUB_COST: Final = 2  # epoll and wake-up
-BIND_COST: Final = 2  # the listener, and getifaddrs() for a moment
+BIND_COST: Final = 2  # the listener, and a look at it in /proc (epoll_entry.py)
 CONNECT_COST: Final = 1
+
+_when_short: list[Callable[[], None]] = []
 
 #: libzmq's own bound (ZMQ_SOCKET_LIMIT); slots are a table made at the first socket
 _MOST_SOCKETS: Final = 65_535
@@ -60,13 +63,25 @@ def spare() -> int:
 
 
 def require(cost: int, what: str) -> None:
-    """Raise DescriptorLimitError unless `cost` descriptors can be opened for `what` with RESERVE left over."""
+    """Raise DescriptorLimitError unless `cost` descriptors can be opened for `what` with RESERVE left over.
+
+    What is held back from peers (admission.py) is let go of first, if it takes that.
+    """
     free = spare()
+    if free < cost + RESERVE and _when_short:
+        for make_room in _when_short:
+            make_room()
+        free = spare()
     if free < cost + RESERVE:
         raise DescriptorLimitError(
             f"{what} needs {cost} descriptors and a reserve of {RESERVE}, and only {free} of {limit()} are free.",
             f"Raise the limit (ulimit -n), or ask `leakline {os.getpid()}` what holds them.",
         )
+
+
+def on_shortage(make_room: Callable[[], None]) -> None:
+    """Have `make_room` called when descriptors are short, before they are refused."""
+    _when_short.append(make_room)
 
 
 def max_sockets() -> int:

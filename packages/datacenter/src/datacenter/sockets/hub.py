@@ -33,7 +33,7 @@ import zmq
 
 from datacenter.errors import DatacenterError
 from datacenter.options import option
-from datacenter.sockets import fork
+from datacenter.sockets import admission, fork
 from datacenter.sockets.events import Folder, MonitorEvent
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.monitor_reader import MonitorReader
@@ -97,6 +97,7 @@ class MonitorHub:
         self._events = self._turns = self._callback_errors = self._longest_queue = 0
         self._longest_turn_s = 0.0
         self._warned_at = float("-inf")
+        self._accepted = False  # in this turn
 
     # --- life
 
@@ -236,6 +237,8 @@ class MonitorHub:
             unfinished = [reader for reader in turn.values() if self._serve(reader)]
             if fork.ended(self._epoch):  # a callback forked, and this is its child: the numbers may be others' by now
                 return
+            admission.of_process().check(accepted=self._accepted)
+            self._accepted = False
             self._run_orphans()
             self._tell(self._folder.due(time.monotonic()))
             self._note_turn(time.monotonic() - began)
@@ -246,7 +249,8 @@ class MonitorHub:
         if busy or self._orphans:
             return 0.0
         due = self._folder.next_due()
-        return _IDLE_S if due is None else min(_IDLE_S, max(0.0, due - time.monotonic()))
+        waits = [_IDLE_S, admission.of_process().wait_s(), None if due is None else max(0.0, due - time.monotonic())]
+        return min(wait for wait in waits if wait is not None)
 
     def _serve(self, reader: MonitorReader) -> bool:
         """Drain a batch and deliver it. True if more may wait."""
@@ -279,6 +283,7 @@ class MonitorHub:
     def _deliver(self, reader: MonitorReader, event: MonitorEvent) -> None:
         self._events += 1
         reader.take(event)
+        self._accepted = self._accepted or event.name == "ACCEPTED"
         if reader.debug:
             self._tell(self._folder.add(event))
         if reader.on_event is None or reader.closed:

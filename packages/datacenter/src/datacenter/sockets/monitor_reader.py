@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
+from datacenter.sockets import admission
 from datacenter.sockets.events import MonitorEvent, parse
 from datacenter.sockets.ledger import Ledger
 
@@ -68,3 +69,5 @@ class MonitorReader:
         if event.name in ("CONNECTED", "ACCEPTED"):
             # The number may be closed, or reused, since: the ledger only takes what is libzmq's.
             self.ledger.assign(event.value, self.account)
+        elif event.name == "LISTENING":
+            admission.of_process().note(event)

@@ -8,6 +8,7 @@ for ever.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import threading
 import warnings
@@ -25,7 +26,7 @@ from datacenter.errors import (
     DescriptorLimitError,
     InsecureAddressError,
 )
-from datacenter.sockets import addresses, descriptor_limit, fork
+from datacenter.sockets import addresses, admission, descriptor_limit, fork, listening_socket
 from datacenter.sockets.hub import MonitorHub
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.monitor_reader import MonitorReader
@@ -147,18 +148,40 @@ class OwnedSocket:
         address = addresses.for_bind(endpoint)
         self._protect(address, insecure, "listen at")
         if address.scheme != "inproc":
-            # Without a descriptor to spare for getaddrinfo, libzmq aborts here (ip_resolver.cpp:542).
             descriptor_limit.require(descriptor_limit.BIND_COST, f"{self._name()} at {endpoint}")
+            if self._reader is not None:  # whose LISTENING event tells which descriptor it is
+                admission.of_process().opened(self.generation)
         try:
             with self._ledger.owner(self._account):
-                self._raw.bind(address.text)
-        except zmq.ZMQError as error:
+                self._bind(address)
+        except (OSError, zmq.ZMQError) as error:
+            if not self._bound:
+                admission.of_process().closed(self.generation)
             raise self._address_error(error, endpoint) from error
         actual = bytes(self._raw.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         self._bound.append(actual)
         if address.scheme == "inproc":
             self._context.inproc_names.add(actual)
         return actual
+
+    def _bind(self, address: addresses.Address) -> None:
+        if address.scheme != "tcp":
+            self._raw.bind(address.text)
+            return
+        with listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG))) as made:
+            number = made.fileno()
+            if self._ledger.exact:  # or libzmq's close would not be seen
+                self._ledger.register(number, "tcp", self._account)
+            try:
+                self._raw.setsockopt(zmq.USE_FD, number)
+                self._raw.bind(address.text)
+            except BaseException:
+                self._ledger.forget(number)
+                raise
+            finally:
+                with contextlib.suppress(zmq.ZMQError):  # ETERM
+                    self._raw.setsockopt(zmq.USE_FD, -1)
+            made.detach()  # it is libzmq's now
 
     def unbind(self, endpoint: str = "") -> None:
         """Stop listening at `endpoint`, as bind() returned it ("": the last). Raises AddressError if it is not bound
@@ -171,6 +194,7 @@ class OwnedSocket:
                 f"{self._name()} does not listen at {actual!r}.",
                 f"It listens at: {', '.join(self._bound) or 'nothing'}.",
             )
+        admission.of_process().closed(self.generation, actual)
         self._raw.unbind(actual)
         self._bound.remove(actual)
         self._context.inproc_names.discard(actual)
@@ -215,7 +239,7 @@ class OwnedSocket:
         if address.ipv6:
             self._raw.setsockopt(zmq.IPV6, 1)
 
-    def _address_error(self, error: zmq.ZMQError, endpoint: str) -> DatacenterError:
+    def _address_error(self, error: OSError | zmq.ZMQError, endpoint: str) -> DatacenterError:
         number = error.errno or 0
         if number == errno.EADDRINUSE:
             where = ":" + endpoint.rpartition(":")[2] if endpoint.startswith("tcp") else endpoint.partition("://")[2]
@@ -251,7 +275,7 @@ class OwnedSocket:
             if self._closed:
                 return
             self._closed = True
-        _close_parts(self._hub, self._reader, self._raw, self._ledger, self._account)
+        _close_parts(self._hub, self._reader, self._raw, self._ledger, self._account, self.generation)
         self._context.closed_one(self.generation, self._bound)
 
     def abandon(self) -> None:
@@ -273,7 +297,7 @@ class OwnedSocket:
     def __del__(self) -> None:
         if getattr(self, "_closed", True) or fork.ended(self._epoch):
             return
-        parts = (self._hub, self._reader, self._raw, self._ledger, self._account)
+        parts = (self._hub, self._reader, self._raw, self._ledger, self._account, self.generation)
         said = f"{self!r} was collected unclosed; close() it, or use `with`"
         try:
             warnings.warn(said, ResourceWarning, source=self, stacklevel=1)
@@ -284,9 +308,15 @@ class OwnedSocket:
 
 
 def _close_parts(
-    hub: MonitorHub, reader: MonitorReader | None, raw: zmq.Socket[bytes], ledger: Ledger, account: str
+    hub: MonitorHub,
+    reader: MonitorReader | None,
+    raw: zmq.Socket[bytes],
+    ledger: Ledger,
+    account: str,
+    generation: int,
 ) -> None:
     if reader is not None:
         hub.release(reader)
+    admission.of_process().closed(generation)
     raw.close()  # linger is an option, set at birth; zmq_close() itself never blocks (socket_base.cpp:1388)
     ledger.release_owner(account)
