@@ -97,3 +97,7 @@ relay-native-sanitized: $(STAMP) ## run the tests of the relay's C library under
 .PHONY: hold-relays
 hold-relays: $(STAMP) relay-native ## 16 threads make and end relays of 50 names under traffic: no deadlock, no reply lost, nothing left (5 min)
 	@$(BIN)/python -W error packages/datacenter/tests/broker/hold_relays.py 300
+
+.PHONY: hold-limit
+hold-limit: $(STAMP) native relay-native ## 5 000 peers at a broker, a service and a relay with 256 descriptors: no spin, open connections served as ever (2 min)
+	@$(BIN)/python $(HOLD)/limit.py

@@ -24,7 +24,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import zmq
@@ -53,6 +53,7 @@ from datacenter.listening import bind_listener, is_wildcard
 from datacenter.methods import Method
 from datacenter.service import Service
 from datacenter.session import SessionOptions
+from datacenter.sockets import admission
 from datacenter.sockets.connections import Connections
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
@@ -257,6 +258,7 @@ class Server:
             "in_flight": self._in_flight,
             "outbox": self._in_outbox,
             "endpoint": self.endpoint,
+            "admission": asdict(admission.of_process().statistics()),
             "session": self._session.statistics(),
         }
 

@@ -38,5 +38,9 @@ def test_processes_end_in_order_at_any_moment_of_an_outage() -> None:
     play("exits.py", "--runs", "15")
 
 
+def test_a_broker_at_the_descriptor_limit_sheds_and_recovers() -> None:
+    play("limit.py", "--only", "broker", "--peers", "1500", "--seconds", "4")
+
+
 def test_random_frames_leak_nothing_and_kill_nothing() -> None:
     play("fuzz.py", "--frames", "3000", "--peers", "50", "--unread", "3000", "--calm", "1")

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import zmq
@@ -24,6 +24,7 @@ from datacenter.broker.relays import Relays
 from datacenter.broker.sessions import Answers, Sessions
 from datacenter.errors import BadOptionError, DatacenterError, ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
+from datacenter.sockets import admission
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
 from datacenter.version import __version__
@@ -149,6 +150,7 @@ class Broker:
             "sessions": len(self.sessions.processes),
             "refused": self.sessions.refused,
             "endpoint": self.endpoint,
+            "admission": asdict(admission.of_process().statistics()),
             **self.sessions.registry.statistics(),
             "relays": [dataclasses.asdict(relay) for relay in self._relays.statistics().relays],
         }

@@ -27,6 +27,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -95,6 +96,7 @@ class _Sockets:
     """The sockets that may have listeners: by generation, so that a late event cannot bring back one that is closed."""
 
     listeners: dict[str, _Listener] = field(default_factory=dict)  # endpoint -> listener
+    ended: Counter[str] = field(default_factory=Counter)  # endpoints given up before their LISTENING was drained
 
 
 class Admission:
@@ -105,7 +107,6 @@ class Admission:
         self._sockets: dict[int, _Sockets] = {}
         self._ledger: Ledger | None = None
         self._reserve: list[int] = []
-        self._wanted = 0  # descriptors that the reserve should have
         self._accepting = True
         self._since = self._retry_at = self._check_at = 0.0
         self._retry_s = ACCEPT_RETRY_MIN_S
@@ -119,7 +120,6 @@ class Admission:
         with self._lock:
             if not self._sockets:
                 self._ledger = Ledger.open()
-                self._wanted = min(ACCEPT_RESERVE, descriptor_limit.limit() // 8)
                 self._accepting, self._since, self._pauses = True, time.monotonic(), 0
             self._sockets.setdefault(generation, _Sockets())
 
@@ -127,7 +127,11 @@ class Admission:
         """A LISTENING event: from the hub, when it is drained. Ignored for a socket that is closed."""
         with self._lock:
             socket = self._sockets.get(event.generation)
-            if socket is not None and event.endpoint not in socket.listeners:
+            if socket is None:
+                return
+            if socket.ended[event.endpoint]:
+                socket.ended[event.endpoint] -= 1
+            else:
                 socket.listeners[event.endpoint] = _Listener(event.value, event.owner)
                 self._check_at = 0.0
 
@@ -139,8 +143,9 @@ class Admission:
             socket = self._sockets.get(generation)
             if socket is None:
                 return
-            socket.listeners.pop(endpoint, None)
             if endpoint:
+                if socket.listeners.pop(endpoint, None) is None:
+                    socket.ended[endpoint] += 1
                 return
             del self._sockets[generation]
             if not self._sockets:
@@ -213,7 +218,8 @@ class Admission:
 
     def _fill(self) -> bool:
         """Take what the reserve lacks. False if descriptors run out."""
-        while len(self._reserve) < self._wanted:
+        wanted = _wanted()
+        while len(self._reserve) < wanted:
             if descriptor_limit.spare() <= _LOW:
                 return False
             try:
@@ -248,11 +254,11 @@ class Admission:
             log.warning(
                 "%d of %d descriptors are free: no connection is accepted until there are %d; those that are open go "
                 "on. What holds them is told by `leakline %d`; `ulimit -n` raises the limit",
-                descriptor_limit.spare(), descriptor_limit.limit(), self._wanted + ACCEPT_ROOM, os.getpid(),
+                descriptor_limit.spare(), descriptor_limit.limit(), _wanted() + ACCEPT_ROOM, os.getpid(),
             )  # fmt: skip
 
     def _resume(self, now: float) -> None:
-        if descriptor_limit.spare() < self._wanted + ACCEPT_ROOM or not self._fill():
+        if descriptor_limit.spare() < _wanted() + ACCEPT_ROOM or not self._fill():
             self._let_go()
             self._retry_at = now + ACCEPT_RETRY_MIN_S
             return
@@ -265,6 +271,11 @@ class Admission:
     def __repr__(self) -> str:
         state = "accepting" if self._accepting else "paused"
         return f"<Admission {state}, {len(self._listeners())} listeners, {len(self._reserve)} in reserve>"
+
+
+def _wanted() -> int:
+    """How many descriptors the reserve should have: the limit may change while the process runs."""
+    return min(ACCEPT_RESERVE, descriptor_limit.limit() // 8)
 
 
 _of_process = Admission()
