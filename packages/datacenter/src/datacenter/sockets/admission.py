@@ -18,7 +18,7 @@ So peers may take all descriptors but a reserve, and then nobody is accepted unt
   after a pause that doubles up to `accept_retry_max_s`, so that a flood that goes on costs one short burst each time.
 
 The hub's thread looks: at every batch of events with an ACCEPTED, and `accept_check_s` apart. ACCEPT_FAILED is not
-asked for: it would flood the hub. Lock order: this lock, then nothing but the ledger's.
+asked for: it would flood the hub. Lock order: `fork.still()`, this lock, the ledger's.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Admission:
 
     def opened(self, generation: int) -> None:
         """A socket is about to listen. Its listeners are told of by `note()`."""
-        with self._lock:
+        with fork.still(), self._lock:
             if not self._sockets:
                 self._ledger = Ledger.open()
                 self._accepting, self._since, self._pauses = True, time.monotonic(), 0
@@ -139,7 +139,7 @@ class Admission:
         """A socket is about to stop listening, at one endpoint or all: called before libzmq is told, and from now on
         nothing of it is touched.
         """
-        with self._lock:
+        with fork.still(), self._lock:
             socket = self._sockets.get(generation)
             if socket is None:
                 return
@@ -163,7 +163,7 @@ class Admission:
 
     def check(self, *, accepted: bool = False) -> None:
         """Counts the free descriptors if it is time, or if there was a new connection, and acts on it."""
-        with self._lock:
+        with fork.still(), self._lock:
             now = time.monotonic()
             if not self._sockets or (now < self._check_at and not (accepted and self._accepting)):
                 return
@@ -182,7 +182,7 @@ class Admission:
 
     def make_room(self) -> None:
         """The process itself needs descriptors: nobody is accepted any more, and the reserve is free for it."""
-        with self._lock:
+        with fork.still(), self._lock:
             if self._sockets and self._accepting:
                 self._pause(time.monotonic())
 
@@ -283,11 +283,12 @@ _of_process = Admission()
 
 def of_process() -> Admission:
     """The admission of this process; in a forked child a new one."""
+    fork.settle()
     return _of_process
 
 
 def _make_room() -> None:
-    _of_process.make_room()
+    of_process().make_room()
 
 
 def _reset_in_child() -> None:

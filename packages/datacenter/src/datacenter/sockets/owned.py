@@ -168,7 +168,7 @@ class OwnedSocket:
         if address.scheme != "tcp":
             self._raw.bind(address.text)
             return
-        with listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG))) as made:
+        with fork.still(), listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG))) as made:
             number = made.fileno()
             if self._ledger.exact:  # or libzmq's close would not be seen
                 self._ledger.register(number, "tcp", self._account)
