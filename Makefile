@@ -86,6 +86,13 @@ hold-exit: $(STAMP) ## 200 ends of clients, services and brokers, in every way, 
 hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handshakes, slow readers, vanishing peers: nothing leaks or dies (1 min)
 	@$(BIN)/python $(HOLD)/fuzz.py
 
+.PHONY: hold-kills hold-rolling
+hold-kills: $(STAMP) native relay-native ## 500 kill -9 of instance, broker or both under load through both routes: each call ends once, none is executed twice (9 min)
+	@$(BIN)/python $(HOLD)/kills.py
+
+hold-rolling: $(STAMP) native relay-native ## rolling restarts of 3 instances under full load through both routes: no failed call, no lost call (2 min)
+	@$(BIN)/python $(HOLD)/rolling.py
+
 RELAY_NATIVE := packages/datacenter/src/datacenter/broker/native
 .PHONY: relay-native relay-native-sanitized
 relay-native: $(STAMP) ## build the relay's C library in place

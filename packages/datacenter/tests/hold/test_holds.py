@@ -42,5 +42,13 @@ def test_a_broker_at_the_descriptor_limit_sheds_and_recovers() -> None:
     play("limit.py", "--only", "broker", "--peers", "1500", "--seconds", "4")
 
 
+def test_kills_at_any_moment_end_each_call_once() -> None:
+    play("kills.py", "--kills", "6")
+
+
+def test_a_rolling_restart_fails_no_call() -> None:
+    play("rolling.py", "--rounds", "1", "--in-flight", "30")
+
+
 def test_random_frames_leak_nothing_and_kill_nothing() -> None:
     play("fuzz.py", "--frames", "3000", "--peers", "50", "--unread", "3000", "--calm", "1")
