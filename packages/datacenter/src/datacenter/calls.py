@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -19,6 +19,7 @@ from datacenter.errors import (
     RemoteError,
 )
 
+MAX_DEADLINE_S: Final = 1e9
 _decode_any = msgspec.msgpack.Decoder().decode
 
 
@@ -122,3 +123,13 @@ def error_of(failure: wire.Failure) -> DatacenterError:
     if failure.code == RemoteError.code:
         return RemoteError(failure.message, failure.hint, failure.kind)
     return CATALOGUE.get(failure.code, DatacenterError)(failure.message, failure.hint)
+
+
+def checked_deadline(seconds: float) -> float:
+    """`seconds` if it can be a deadline, else raises BadArgumentsError."""
+    if isinstance(seconds, (int, float)) and seconds <= MAX_DEADLINE_S:  # NaN is not
+        return seconds
+    raise BadArgumentsError(
+        f"deadline_s={seconds!r} is no number of seconds up to {MAX_DEADLINE_S:.0f}",
+        "Give a deadline, for instance 10.",
+    )

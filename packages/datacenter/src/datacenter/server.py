@@ -22,7 +22,6 @@ import socket
 import sys
 import time
 import uuid
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -51,6 +50,7 @@ from datacenter.errors import (
 )
 from datacenter.listening import bind_listener, is_wildcard
 from datacenter.methods import Method
+from datacenter.outbox import Outbox
 from datacenter.service import Service
 from datacenter.session import SessionOptions
 from datacenter.sockets import admission
@@ -62,7 +62,6 @@ from datacenter.threads import DaemonPool
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
-OUTBOX_RETRY_S: Final = 0.01
 #: So long may clients take to hear that the server ends, at least and at most; between these, what is left of drain_s.
 GRACE_S: Final = 0.25
 MAX_GRACE_S: Final = 5.0
@@ -133,10 +132,7 @@ class Server:
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._outbox: dict[bytes, deque[bytes]] = {}
-        self._in_outbox = 0
-        self._outbox_timer: asyncio.TimerHandle | None = None
-        self._counts = {"calls": 0, "errors": 0, "refused": 0, "dropped_replies": 0, "malformed": 0}
+        self._counts = {"calls": 0, "errors": 0, "refused": 0, "malformed": 0}
 
     async def __aenter__(self) -> Server:
         self.start()
@@ -167,6 +163,12 @@ class Server:
             runtime.release(self._runtime)
             raise
         self._started = True
+        self._outbox = Outbox(
+            self._stream,
+            self._loop,
+            max_per_client=self.options.max_outbox_per_client,
+            max_all=self.options.max_outbox,
+        )
         self._threads = DaemonPool(self.options.threads, "datacenter-method")
         self._registering = [self._register(service) for service in self.services.values()]
         runtime.remember(self)
@@ -256,7 +258,8 @@ class Server:
         return {
             **self._counts,
             "in_flight": self._in_flight,
-            "outbox": self._in_outbox,
+            "outbox": self._outbox.waiting,
+            "dropped_replies": self._outbox.dropped,
             "endpoint": self.endpoint,
             "admission": asdict(admission.of_process().statistics()),
             "session": self._session.statistics(),
@@ -340,8 +343,7 @@ class Server:
     def _shut(self) -> None:
         self._closed = True
         runtime.forget(self)
-        if self._outbox_timer is not None:
-            self._outbox_timer.cancel()
+        self._outbox.close()
         self._stream.close()
         self._threads.close()
 
@@ -454,10 +456,10 @@ class Server:
         self._in_flight -= 1
         if not self._in_flight:
             self._idle.set()
-        self._reply(routing_id, frame)
+        self._outbox.send(routing_id, frame)
 
     def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
-        self._reply(routing_id, _failure(number, error))
+        self._outbox.send(routing_id, _failure(number, error))
 
     def _no_such_method(self, call: wire.Call) -> CallError:
         service = self.services.get(call.service)
@@ -465,46 +467,6 @@ class Server:
             return MovedError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
         names = ", ".join(sorted(service.methods))
         return NoSuchMethodError(f"{call.service} has no method {call.method!r}", f"It has: {names or 'none'}.")
-
-    # --- replies
-
-    def _reply(self, routing_id: bytes, frame: bytes) -> None:
-        if routing_id in self._outbox or self._stream.send_to(routing_id, frame) is False:
-            self._keep(routing_id, frame)
-
-    def _keep(self, routing_id: bytes, frame: bytes) -> None:
-        """Puts a reply that found no room into its client's part of the outbox; replies of others are not held up."""
-        waiting = self._outbox.setdefault(routing_id, deque())
-        if len(waiting) >= self.options.max_outbox_per_client or self._in_outbox >= self.options.max_outbox:
-            self._counts["dropped_replies"] += 1
-            if self._counts["dropped_replies"] in (1, 100, 10_000):
-                log.warning("%d replies dropped: a client does not read them", self._counts["dropped_replies"])
-            if not waiting:
-                del self._outbox[routing_id]
-            return
-        waiting.append(frame)
-        self._in_outbox += 1
-        if self._outbox_timer is None:
-            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
-
-    def _flush_outbox(self) -> None:
-        """Sends what has found room meanwhile, client by client, in order; a client that is gone loses its part."""
-        self._outbox_timer = None
-        for routing_id, waiting in tuple(self._outbox.items()):
-            while waiting:
-                sent = self._stream.send_to(routing_id, waiting[0])
-                if sent is False:
-                    break
-                if sent is None:
-                    self._in_outbox -= len(waiting)
-                    waiting.clear()
-                else:
-                    self._in_outbox -= 1
-                    waiting.popleft()
-            if not waiting:
-                del self._outbox[routing_id]
-        if self._outbox and not self._closed:
-            self._outbox_timer = self._loop.call_later(OUTBOX_RETRY_S, self._flush_outbox)
 
 
 class _NotBegunError(DeadlineError):

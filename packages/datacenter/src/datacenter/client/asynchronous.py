@@ -27,7 +27,7 @@ import msgspec
 
 from datacenter import runtime, wire
 from datacenter.backoff import Backoff
-from datacenter.calls import Pending, decoder
+from datacenter.calls import Pending, checked_deadline, decoder
 from datacenter.client.refusals import Refusals
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
 from datacenter.errors import (
@@ -51,7 +51,6 @@ T = TypeVar("T")
 MAX_CACHED_TARGETS: Final = 10_000
 MOST: Final = 2**63
 SWEEP_S: Final = 0.005
-MAX_DEADLINE_S: Final = 1e9
 
 
 class AsyncClient:
@@ -127,7 +126,7 @@ class AsyncClient:
         service, method = self._targets.get(target) or self._split(target)
         if len(self._in_flight) >= self.options.max_in_flight:
             self._check_room()
-        seconds = self.options.deadline_s if deadline_s is None else _checked_deadline(deadline_s)
+        seconds = self.options.deadline_s if deadline_s is None else checked_deadline(deadline_s)
         decode = decoder(returns)
         frame = self._encode(target, service, method, seconds, args, keywords)
         route = self._routes.get(service) or self._new_route(service)
@@ -153,7 +152,7 @@ class AsyncClient:
         """
         self._check_usable()
         wire.check_name("service", name)
-        seconds = self.options.deadline_s if deadline_s is None else _checked_deadline(deadline_s)
+        seconds = self.options.deadline_s if deadline_s is None else checked_deadline(deadline_s)
         answer = asyncio.wrap_future(self._session.resolve(name, type_))
         done, _ = await asyncio.wait({answer}, timeout=max(0.0, seconds))
         if not done:
@@ -567,15 +566,6 @@ class AsyncClient:
 def _cancel(timer: asyncio.TimerHandle | None) -> None:
     if timer is not None:
         timer.cancel()
-
-
-def _checked_deadline(seconds: float) -> float:
-    if isinstance(seconds, (int, float)) and seconds <= MAX_DEADLINE_S:  # NaN is not
-        return seconds
-    raise BadArgumentsError(
-        f"deadline_s={seconds!r} is no number of seconds up to {MAX_DEADLINE_S:.0f}",
-        "Give a deadline, for instance 10.",
-    )
 
 
 def _session_news(weak: weakref.ref[AsyncClient], state: str, reason: str) -> None:
