@@ -25,6 +25,7 @@ GROUPS: Final = {
     "calls": "calls, and how they end: `ClientOptions`",
     "service": "a serving process: `ServiceOptions`",
     "broker": "the broker: `BrokerOptions`",
+    "relay": "the broker's proxy of one service: `RelayOptions`, `RelayManagerOptions`",
 }
 
 

@@ -13,6 +13,9 @@ SOURCES = (
     "datacenter.sockets.options",
     "datacenter.sockets.descriptor_limit",
     "datacenter.sockets.hub",
+    "datacenter.broker.relay_reports",
+    "datacenter.broker.relay_life",
+    "datacenter.broker.relay_manager",
 )
 
 _HEAD = """\

@@ -12,7 +12,7 @@ The end is in order: the loop returns; replies that have arrived are delivered; 
 the hub still drains it, then the socket is closed (OwnedSocket.close); then the wake-up; then the thread.
 
 A connection that ends takes its DEALER with it and the next one starts empty: no call of an old connection is
-delivered late, and its unanswered calls are not counted against the new one.
+delivered late, and its unanswered calls are told as lost and not counted against the new one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Final
 import zmq
 
 from datacenter import options
-from datacenter.broker import relay_loop
+from datacenter.broker import relay_answers, relay_loop
 from datacenter.broker.relay_loop import Outcome, RelayCounts, RelayLoop
 from datacenter.broker.relay_reports import InstanceStatistics, RelayOptions, RelayState, RelayStatistics
 from datacenter.errors import ClosedError, DatacenterError
@@ -99,6 +99,7 @@ class Relay:
         self._wake_fd = -1
         self._loop: RelayLoop | None = None
         self._counts = RelayCounts()
+        self._native = False
         self._front_generation = 0
         # Of the thread:
         self._active: dict[str, _Back] = {}
@@ -141,7 +142,7 @@ class Relay:
         """These are the service's live instances from now on. Returns at once; the last word counts.
 
         New ones are connected; one that is no longer named gets no more calls, and is let go of when it has answered
-        those it has, or after `drain_s`. Raises ClosedError after stop().
+        those it has, or after `drain_s`; calls that are left then end as lost. Raises ClosedError after stop().
         """
         fork.check(self._epoch, f"Relay {self.service!r}")
         wanted = frozenset(endpoints)
@@ -186,6 +187,7 @@ class Relay:
                 self._connections.ready(),
                 self._instances(),
                 counts,
+                self._native,
             )
 
     def _instances(self) -> tuple[InstanceStatistics, ...]:
@@ -274,9 +276,11 @@ class Relay:
         with self._lock:
             self._front_generation = front.generation
             self._connections.born(front.generation)
-        loop = relay_loop.make(front, wake_fd, self.options.max_instances, native=self.options.native)
+        limits, expired = self.options.loop_limits(), relay_answers.expired(self.service)
+        loop = relay_loop.make(front, wake_fd, limits, expired, native=self.options.native)
         with self._lock:
             self._loop = loop
+            self._native = isinstance(loop, relay_loop.NativeRelayLoop)
         endpoint = bind_listener(front, self._listen, insecure=self._insecure)
         with self._lock:
             if self._state == "starting":
@@ -336,7 +340,7 @@ class Relay:
             )
             with self._lock:
                 self._connections.born(owned.generation)
-            slot = loop.add(owned)
+            slot = loop.add(owned, relay_answers.lost(self.service, endpoint))
             if slot is None:
                 raise DatacenterError(f"it has {self.options.max_instances} instances, as many as it takes")
             back = _Back(endpoint, owned, slot)
@@ -362,14 +366,12 @@ class Relay:
             self._leaving.append(back)
 
     def _remove(self, loop: RelayLoop, back: _Back) -> None:
-        unanswered = loop.in_flight(back.slot)
         with self._lock:
             self._leaving.remove(back)
-        loop.remove(back.slot)
+        lost = loop.remove(back.slot)
         self._close_socket(back.owned)
-        if unanswered:
-            log.info("%d calls that %s was handed by the relay of %s were not answered", unanswered, back.endpoint,
-                     self.service)  # fmt: skip
+        if lost:
+            log.info("%d calls that %s was handed by the relay of %s are lost", lost, back.endpoint, self.service)
 
     def _close_socket(self, owned: OwnedSocket) -> None:
         owned.close()

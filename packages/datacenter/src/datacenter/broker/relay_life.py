@@ -10,11 +10,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-#: `relay_idle_s`. Long beside a lease (3 s), so that a restart of the last instance does not cost the relay; short
-#: beside a day.
-RELAY_IDLE_S: Final = 30.0
-#: A lease is given before the connection is made, and ends up to a lease after it: longer than both is a disagreement.
-DISAGREEMENT_S: Final = 10.0
+from datacenter.options import option
+
+RELAY_IDLE_S: Final = option(
+    "relay", "relay_idle_s", 30.0, "s", "G",
+    "A relay ends when for so long no lease was live and no instance connected. Long beside a lease, so that a restart "
+    "of the last instance does not cost the relay; short beside a day.",
+)  # fmt: skip
+DISAGREEMENT_S: Final = option(
+    "relay", "disagreement_s", 10.0, "s", "G",
+    "Leases without a connection, or connections without a lease, are logged after so long, once. A lease is given "
+    "before the connection is made, and ends up to a lease after it: longer than both is no coincidence.",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -7,52 +7,33 @@ from __future__ import annotations
 import contextlib
 import errno
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 import zmq
 
-from datacenter.broker.relay_loop import Outcome, RelayCounts
+from datacenter.broker.call_frame import LABEL, call_id, frame_id, labelled, routing_id_of, with_id
+from datacenter.broker.relay_loop import LoopLimits, Outcome, RelayCounts
 from datacenter.sockets.owned import OwnedSocket
 
 _BURST: Final = 64  # shorter than in C: the thread that stops it waits for the GIL as well
-_LEAST_FRAME: Final = 11
-_NUMBER_BITS: Final = 31
-_LABEL: Final = 0xFFFFFFFF << _NUMBER_BITS
+_LEAST_SWEEP_MS: Final = 100
+_NEVER: Final = 1 << 63
+_MOST_TIMEOUT_MS: Final = 1 << 40
+_MOST_POLL_MS: Final = 1000 * 1000
+_FAILURE: Final = b"\x96\x02\xcf" + bytes(8)  # an array of six, wire.Failure's tag, an id
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 
 _Raw = Any  # zmq.Socket[bytes]; pyzmq's own stubs do not know the calls by number
 
 
-def label_call(client: bytes, frame: bytes) -> bytes | None:
-    """The call with its client's number in its id; None if it is none."""
-    number = _id_of(frame)
-    if number is None or number & _LABEL or len(client) != 5 or client[0]:
-        return None
-    label = int.from_bytes(client[1:], "big") << _NUMBER_BITS
-    return frame[:3] + (number | label).to_bytes(8, "big") + frame[11:]
-
-
-def unlabel_reply(frame: bytes) -> tuple[bytes, bytes] | None:
-    """(routing id of the client, the reply as it is for it); None if it is no reply."""
-    number = _id_of(frame)
-    if number is None:
-        return None
-    client = b"\0" + ((number & _LABEL) >> _NUMBER_BITS).to_bytes(4, "big")
-    return client, frame[:3] + (number & ~_LABEL).to_bytes(8, "big") + frame[11:]
-
-
-def _id_of(frame: bytes) -> int | None:
-    if len(frame) < _LEAST_FRAME or frame[0] & 0xF0 != 0x90 or frame[1] > 0x7F or frame[2] != 0xCF:
-        return None
-    return int.from_bytes(frame[3:11], "big") if frame[3] & 0x80 else None
-
-
 @dataclass
 class _Instance:
     raw: _Raw
+    lost: bytes
     in_flight: int = 0
     retired: bool = False
     full: bool = True  # until poll says that there is room: it may not be connected yet
@@ -62,24 +43,37 @@ class _Instance:
         return not (self.retired or self.full)
 
 
+@dataclass
+class _Waiting:
+    frame: bytes  # labelled
+    id: int
+    deadline_ms: int
+
+
 class PythonRelayLoop:
     """See RelayLoop."""
 
-    def __init__(self, front: OwnedSocket, wake_fd: int, max_instances: int) -> None:
+    def __init__(self, front: OwnedSocket, wake_fd: int, limits: LoopLimits, expired: bytes) -> None:
         self._front: _Raw = front.raw
         self._wake_fd = wake_fd
-        self._max_instances = max_instances
+        self._limits = limits
+        self._expired = expired
         self._instances: dict[int, _Instance] = {}
-        self._held: bytes | None = None
+        self._waiting: deque[_Waiting] = deque()
+        self._earliest_deadline_ms = _NEVER  # no waiting call's is before it
+        self._in_flight: dict[int, tuple[_Instance, int]] = {}  # id -> whose, and until when
+        self._earliest_until_ms = _NEVER
+        self._next_sweep_ms = 0
+        self._now_ms = 0
         self._drained = False
         self._error = 0
         self._next = 0
         self._counts = dict.fromkeys(RelayCounts.__dataclass_fields__, 0)
 
-    def add(self, instance: OwnedSocket) -> int | None:
-        slot = next((n for n in range(self._max_instances) if n not in self._instances), None)
+    def add(self, instance: OwnedSocket, lost: bytes) -> int | None:
+        slot = next((n for n in range(self._limits.max_instances) if n not in self._instances), None)
         if slot is not None:
-            self._instances[slot] = _Instance(instance.raw)
+            self._instances[slot] = _Instance(instance.raw, lost)
         return slot
 
     def retire(self, slot: int) -> None:
@@ -88,10 +82,17 @@ class PythonRelayLoop:
     def in_flight(self, slot: int) -> int:
         return self._instances[slot].in_flight
 
-    def remove(self, slot: int) -> None:
+    def remove(self, slot: int) -> int:
+        instance = self._instances[slot]
         with contextlib.suppress(zmq.ZMQError):
-            self._move_replies(self._instances[slot], 100_000)
+            self._move_replies(instance, 100_000)
+        lost = [number for number, (whose, _) in self._in_flight.items() if whose is instance]
+        for number in lost:
+            self._end_flight(number, instance)
+            with contextlib.suppress(zmq.ZMQError):  # the context ends, and the clients see that
+                self._answer(number, instance.lost, "lost")
         del self._instances[slot]
+        return len(lost)
 
     def flush(self) -> None:
         with contextlib.suppress(zmq.ZMQError):
@@ -105,16 +106,16 @@ class PythonRelayLoop:
         return RelayCounts(**self._counts)
 
     def close(self) -> None:
-        self._held = None
+        self._waiting.clear()
+        self._in_flight.clear()
 
     def run(self, timeout_ms: int) -> Outcome:
-        end = time.monotonic() + timeout_ms / 1000
+        self._look_at_clock()
+        end_ms = _NEVER if timeout_ms < 0 else self._now_ms + timeout_ms
         try:
-            while True:
-                left_ms = -1 if timeout_ms < 0 else int((end - time.monotonic()) * 1000)
-                if timeout_ms >= 0 and left_ms <= 0:
-                    return Outcome.TIMEOUT
-                ready = dict(zmq.zmq_poll(self._poll_set(), left_ms))
+            while self._now_ms < end_ms:
+                ready = dict(zmq.zmq_poll(self._poll_set(), self._poll_ms(end_ms)))
+                self._look_at_clock()
                 if self._wake_fd in ready:
                     return Outcome.WOKEN
                 self._turn(ready)
@@ -124,15 +125,23 @@ class PythonRelayLoop:
         except zmq.ZMQError as error:
             self._error = error.errno or 0
             return Outcome.TERMINATED if error.errno == zmq.ETERM else Outcome.FAILED
+        return Outcome.TIMEOUT
+
+    def _look_at_clock(self) -> None:
+        self._now_ms = time.monotonic_ns() // 1_000_000
 
     def _poll_set(self) -> list[tuple[Any, int]]:
         wanted: list[tuple[Any, int]] = [(self._wake_fd, zmq.POLLIN)]
-        wants_calls = self._held is None and any(instance.has_room for instance in self._instances.values())
+        wants_calls = len(self._waiting) < self._limits.max_waiting
         wanted.append((self._front, zmq.POLLIN if wants_calls else zmq.POLLERR))  # polled in any case: for ETERM
         for instance in self._instances.values():
             room = zmq.POLLOUT if instance.full and not instance.retired else 0
             wanted.append((instance.raw, zmq.POLLIN | room))
         return wanted
+
+    def _poll_ms(self, end_ms: int) -> int:
+        end_ms = min(end_ms, self._sweep_due_ms(), self._earliest_deadline_ms)
+        return -1 if end_ms == _NEVER else min(max(0, end_ms - self._now_ms), _MOST_POLL_MS)
 
     def _turn(self, ready: dict[Any, int]) -> None:
         for instance in self._instances.values():
@@ -141,58 +150,110 @@ class PythonRelayLoop:
                 instance.full = False
             if events & zmq.POLLIN:
                 self._move_replies(instance, _BURST)
-        if self._held is not None or ready.get(self._front, 0) & zmq.POLLIN:
+        # After the replies: one that has come is not overtaken by the end of its time.
+        if self._sweep_due_ms() <= self._now_ms:
+            self._sweep()
+        if self._earliest_deadline_ms <= self._now_ms:
+            self._expire_waiting()
+        self._hand_over()
+        if ready.get(self._front, 0) & zmq.POLLIN:
             self._move_calls()
+
+    # --- what has had its time
+
+    def _sweep_due_ms(self) -> int:
+        return max(self._earliest_until_ms, self._next_sweep_ms) if self._in_flight else _NEVER
+
+    def _sweep(self) -> None:
+        """Forgets calls that nobody answered in time."""
+        over = [(number, whose) for number, (whose, until_ms) in self._in_flight.items() if until_ms <= self._now_ms]
+        for number, whose in over:
+            self._end_flight(number, whose)
+            self._counts["unanswered"] += 1
+        self._earliest_until_ms = min((until_ms for _, until_ms in self._in_flight.values()), default=_NEVER)
+        self._next_sweep_ms = self._now_ms + _LEAST_SWEEP_MS
+
+    def _expire_waiting(self) -> None:
+        """Ends the waiting calls whose deadline has passed."""
+        over = [call for call in self._waiting if call.deadline_ms <= self._now_ms]
+        self._waiting = deque(call for call in self._waiting if call.deadline_ms > self._now_ms)
+        self._earliest_deadline_ms = min((call.deadline_ms for call in self._waiting), default=_NEVER)
+        for call in over:
+            self._answer(call.id, self._expired, "expired")
 
     # --- calls: front to back
 
-    def _take_call(self) -> bytes | None:
-        """One call, labelled; None for what is none. zmq.Again when there is nothing."""
+    def _take_call(self) -> None:
+        """Reads one message; a call is put last of those that wait. Raises zmq.Again when there is nothing."""
         client, frame = self._front.recv(_NOBLOCK), b""
         more = self._front.getsockopt(zmq.RCVMORE)
         if more:
             frame = self._front.recv(_NOBLOCK)
             more = self._front.getsockopt(zmq.RCVMORE)
-        call = None if more else label_call(client, frame)
-        if call is None:
+        found = None if more else call_id(frame)
+        number = labelled(found[0], client) if found else None
+        if found is None or number is None:
             self._drop_rest(self._front)
             self._counts["malformed_calls"] += 1
-        return call
+            return
+        deadline_ms = self._now_ms + min(found[1], _MOST_TIMEOUT_MS)
+        self._waiting.append(_Waiting(with_id(frame, number), number, deadline_ms))
+        self._earliest_deadline_ms = min(self._earliest_deadline_ms, deadline_ms)
 
     def _move_calls(self) -> None:
         for _ in range(_BURST):
-            if self._held is None:
-                if not any(instance.has_room for instance in self._instances.values()):
-                    return
-                try:
-                    self._held = self._take_call()
-                except zmq.Again:
-                    return
-                if self._held is None:
-                    continue
-            if not self._hand_over(self._held):
-                return  # held until poll tells of room
-            self._held = None
+            if len(self._waiting) >= self._limits.max_waiting:
+                return
+            try:
+                self._take_call()
+            except zmq.Again:
+                return
+            self._hand_over()
 
-    def _hand_over(self, call: bytes) -> bool:
+    def _hand_over(self) -> None:
+        """Hands over what waits, the oldest first, while there is room."""
+        while self._waiting:
+            call = self._waiting[0]
+            if call.deadline_ms <= self._now_ms:
+                self._answer(call.id, self._expired, "expired")
+            elif call.id in self._in_flight:  # two replies to one number could not be told apart
+                self._counts["duplicate_calls"] += 1
+            elif len(self._in_flight) >= self._limits.max_in_flight or not self._send(call):
+                return
+            self._waiting.popleft()
+            if not self._waiting:
+                self._earliest_deadline_ms = _NEVER
+
+    def _send(self, call: _Waiting) -> bool:
+        """To the instance with the fewest unanswered calls; equals take turns. False if none has room."""
         while True:
             slots = [slot for slot, instance in self._instances.items() if instance.has_room]
             if not slots:
                 return False
-            turn, most = self._next, self._max_instances
+            turn, most = self._next, self._limits.max_instances
             slot = min(slots, key=lambda slot: (self._instances[slot].in_flight, (slot - turn) % most))
             instance = self._instances[slot]
             try:
-                instance.raw.send(call, _NOBLOCK)
+                instance.raw.send(call.frame, _NOBLOCK)
             except zmq.Again:
                 instance.full = True
                 continue
             self._next = slot + 1
+            until_ms = call.deadline_ms + self._limits.late_reply_ms
+            self._in_flight[call.id] = instance, until_ms
+            self._earliest_until_ms = min(self._earliest_until_ms, until_ms)
             instance.in_flight += 1
             self._counts["calls"] += 1
             return True
 
     # --- replies: back to front
+
+    def _end_flight(self, number: int, instance: _Instance) -> None:
+        del self._in_flight[number]
+        if not self._in_flight:
+            self._earliest_until_ms = _NEVER
+        instance.in_flight -= 1
+        self._drained |= instance.retired and instance.in_flight == 0
 
     def _move_replies(self, source: _Instance, most: int) -> None:
         receive: Callable[[int], bytes] = source.raw.recv
@@ -201,19 +262,23 @@ class PythonRelayLoop:
                 frame = receive(_NOBLOCK)
             except zmq.Again:
                 return
-            found = None if source.raw.getsockopt(zmq.RCVMORE) else unlabel_reply(frame)
-            if found is None:
+            number = None if source.raw.getsockopt(zmq.RCVMORE) else frame_id(frame)
+            if number is None:
                 self._drop_rest(source.raw)
                 self._counts["malformed_replies"] += 1
-                continue
-            if source.in_flight > 0:
-                source.in_flight -= 1
-                self._drained |= source.retired and source.in_flight == 0
-            self._deliver(*found)
+            elif self._in_flight.get(number, (None, 0))[0] is not source:
+                self._counts["unknown_replies"] += 1
+            else:
+                self._end_flight(number, source)
+                self._deliver(number, with_id(frame, number & ~LABEL), "replies")
 
-    def _deliver(self, client: bytes, frame: bytes) -> None:
+    def _answer(self, number: int, tail: bytes, counter: str) -> None:
+        """Ends a call with an answer of the relay's own."""
+        self._deliver(number, with_id(_FAILURE, number & ~LABEL) + tail, counter)
+
+    def _deliver(self, number: int, frame: bytes, counter: str) -> None:
         try:
-            self._front.send(client, _MORE)
+            self._front.send(routing_id_of(number), _MORE)
         except zmq.Again:
             self._counts["replies_no_room"] += 1
         except zmq.ZMQError as error:
@@ -222,7 +287,7 @@ class PythonRelayLoop:
             self._counts["replies_no_client"] += 1
         else:
             self._front.send(frame, _NOBLOCK)
-            self._counts["replies"] += 1
+            self._counts[counter] += 1
 
     @staticmethod
     def _drop_rest(raw: _Raw) -> None:

@@ -19,25 +19,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from datacenter.broker.relay import Relay, RelayOptions, RelayStatistics
-from datacenter.broker.relay_life import RELAY_IDLE_S, RelayLife
+from datacenter.broker.relay_life import DISAGREEMENT_S, RELAY_IDLE_S, RelayLife
 from datacenter.errors import ClosedError, DatacenterError, RegistryFullError, wrong_type
-from datacenter.options import CLOSE_DEADLINE_S
+from datacenter.options import CLOSE_DEADLINE_S, option
 from datacenter.sockets import CloseReport, SocketContext, fork
 from datacenter.wire import ServiceType, check_name
 
 log = logging.getLogger("datacenter.relay")
 
 
+# fmt: off
 @dataclass(frozen=True)
 class RelayManagerOptions:
     """Named limits of a relay manager. Counts and seconds."""
 
-    max_relays: int = 1000
+    max_relays: int = option(
+        "relay", "max_relays", 1000, "relays", "L",
+        "Relays of one broker: each is a thread and, idle, 4 descriptors. The next is refused; the direct route is "
+        "left.")
     relay_idle_s: float = RELAY_IDLE_S
-    #: How long one caller waits for a relay that another one makes or ends.
-    wait_s: float = 5.0
-    stop_deadline_s: float = CLOSE_DEADLINE_S
+    disagreement_s: float = DISAGREEMENT_S
+    wait_s: float = option(
+        "relay", "wait_s", 5.0, "s", "F", "How long one caller waits for a relay that another one makes or ends.")
+    stop_deadline_s: float = option(
+        "relay", "stop_deadline_s", CLOSE_DEADLINE_S, "s", "C",
+        "The end of a relay is waited for so long, whatever state it is in (it takes milliseconds); then what was "
+        "still open is named.")
     relay: RelayOptions = field(default_factory=RelayOptions)
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -122,7 +131,11 @@ class RelayManager:
                     f"There are {self.options.max_relays} relays, as many as there may be.",
                     "Use the direct route, or start the broker with a higher limit.",
                 )
-            life = RelayLife(time.monotonic(), relay_idle_s=self.options.relay_idle_s)
+            life = RelayLife(
+                time.monotonic(),
+                relay_idle_s=self.options.relay_idle_s,
+                disagreement_s=self.options.disagreement_s,
+            )
             entry = self._entries[name] = _Entry(type_, life)
             return entry, True
 

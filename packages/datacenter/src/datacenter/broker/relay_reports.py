@@ -5,32 +5,60 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from datacenter import options
-from datacenter.broker.relay_loop import RelayCounts
+from datacenter.broker.relay_loop import LoopLimits, RelayCounts
+from datacenter.options import MAX_IN_FLIGHT, option
 from datacenter.sockets import SocketOptions
 
 RelayState = Literal["starting", "serving", "stopping", "ended", "forked"]
 
 
+# fmt: off
 @dataclass(frozen=True)
 class RelayOptions:
     """Named limits of a relay. Counts, seconds, bytes."""
 
-    max_instances: int = 256
-    #: An instance that has left the registry may take so long to answer what it was handed.
-    drain_s: float = 30.0
-    #: Replies queued for one client; as many as a client may have calls in flight, so one that reads loses none.
-    client_high_water: int = options.MAX_IN_FLIGHT
-    #: Calls queued for one instance before another is preferred, and the clients are slowed when all are full.
-    instance_high_water: int = SocketOptions().send_high_water
-    max_message_bytes: int = SocketOptions().max_message_bytes
+    max_instances: int = option(
+        "relay", "max_instances", 256, "instances", "L",
+        "Instances that one relay connects to. One more is logged, and tried again each second.")
+    drain_s: float = option(
+        "relay", "drain_s", 30.0, "s", "H",
+        "An instance that has left the registry may take so long to answer what it was handed; then those calls are "
+        "answered with `lost`.")
+    max_in_flight: int = option(
+        "relay", "max_in_flight", 65_536, "calls", "C",
+        "Calls that instances were handed and have not answered, of all clients together. With so many, the next wait.")
+    max_waiting: int = option(
+        "relay", "max_waiting", 1000, "calls", "C",
+        "Calls that wait for an instance with room, each until its deadline: then it is answered with `deadline`, "
+        "unsent. With so many the relay reads no more, and TCP slows the clients.")
+    late_reply_s: float = option(
+        "relay", "late_reply_s", 1.0, "s", "B",
+        "How long after its deadline a call's reply is still expected. Then the call is forgotten: its client has "
+        "ended it, and a service that never answers must not fill the table of calls.")
+    client_high_water: int = option(
+        "relay", "client_high_water", MAX_IN_FLIGHT, "replies", "C",
+        "Replies queued for one client. As many as a client may have calls in flight, so that one that reads loses "
+        "none; those of one that does not are dropped and counted, and nobody waits for it.")
+    instance_high_water: int = option(
+        "relay", "instance_high_water", SocketOptions().send_high_water, "calls", "C",
+        "Calls queued for one instance before others are preferred; when all are full, calls wait.")
+    max_message_bytes: int = option(
+        "relay", "max_message_bytes", SocketOptions().max_message_bytes, "bytes", "",
+        "Larger calls and replies end the connection that brought them. As everywhere else, so that a route changes "
+        "nothing.")
     #: None: in C where it was built. True and False insist.
     native: bool | None = None
+
+    def loop_limits(self) -> LoopLimits:
+        """The part that the loop needs."""
+        late_reply_ms = int(self.late_reply_s * 1000)
+        return LoopLimits(self.max_instances, self.max_waiting, self.max_in_flight, late_reply_ms)
+# fmt: on
 
 
 @dataclass(frozen=True)
 class InstanceStatistics:
-    """One instance as the relay sees it; `in_flight` calls were handed to it and not answered."""
+    """One instance as the relay sees it; `in_flight` calls were handed to it, and are still expected to be answered."""
 
     endpoint: str
     in_flight: int
@@ -40,7 +68,9 @@ class InstanceStatistics:
 
 @dataclass(frozen=True)
 class RelayStatistics:
-    """A relay at one moment. `counts` are messages since its start; `clients` are open connections."""
+    """A relay at one moment. `counts` are messages since its start; `clients` are open connections; `native` tells
+    whether its loop is the one in C.
+    """
 
     service: str
     endpoint: str
@@ -49,3 +79,4 @@ class RelayStatistics:
     connected: int
     instances: tuple[InstanceStatistics, ...]
     counts: RelayCounts
+    native: bool

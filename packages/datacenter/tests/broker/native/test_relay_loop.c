@@ -1,26 +1,17 @@
-/* The relay's loop against the real libzmq: labels, garbage, and its end in states where a proxy would block.
+/* The relay's loop against the real libzmq: labels, garbage, calls that end without a reply, and its own end in states where a proxy
+ * would block.
  * usage: tests LIBZMQ */
 #define _GNU_SOURCE
+#include "call_frame.h"
+#include "check.h"
 #include "relay_loop.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-
-#define CHECK(condition)                                                                                                           \
-    do {                                                                                                                           \
-        if (!(condition)) {                                                                                                        \
-            fprintf(stderr, "%s:%d: not true: %s (errno: %s)\n", __FILE__, __LINE__, #condition, strerror(errno));                 \
-            abort();                                                                                                               \
-        }                                                                                                                          \
-    } while (0)
 
 enum { DEALER = 5, ROUTER = 6, ROUTING_ID = 5, LINGER = 17, SNDHWM = 23, RCVHWM = 24, RCVTIMEO = 27, LAST_ENDPOINT = 32 };
 enum { MANDATORY = 33, IMMEDIATE = 39, SNDMORE = 2, DONTWAIT = 1 };
@@ -101,6 +92,7 @@ struct stage {
     void *context, *front, *services[MOST], *backs[MOST];
     char address[64];
     int wake, count, outcome;
+    struct relay_limits limits;
     struct relay_loop *loop;
     pthread_t thread;
 };
@@ -113,27 +105,40 @@ static void *run(void *argument) {
     return NULL;
 }
 
-static void begin(struct stage *stage, int services, int high_water) {
+static const struct relay_limits usual = {.max_instances = MOST, .max_waiting = 1000, .max_in_flight = 100000, .late_reply_ms = 50};
+
+static void resume(struct stage *stage) { CHECK(pthread_create(&stage->thread, NULL, run, stage) == 0); }
+
+static void begin_limited(struct stage *stage, int services, int high_water, struct relay_limits limits) {
     char address[64];
     *stage = (struct stage){.context = ctx_new(), .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .count = services};
+    stage->limits = limits;
     stage->front = listening(stage->context, high_water, stage->address);
-    stage->loop = relay_loop_new(functions, stage->front, stage->wake, MOST);
+    stage->loop = relay_loop_new(functions, stage->front, stage->wake, &stage->limits, "expired", 7);
     for (int n = 0; n < services; n++) {
         stage->services[n] = listening(stage->context, high_water, address);
         stage->backs[n] = connected(stage->context, high_water, address, 1);
-        CHECK(relay_loop_add(stage->loop, stage->backs[n]) == n);
+        CHECK(relay_loop_add(stage->loop, stage->backs[n], n ? "lost one" : "lost zero", n ? 8 : 9) == n);
     }
-    CHECK(pthread_create(&stage->thread, NULL, run, stage) == 0);
+    resume(stage);
 }
 
-/* Wakes the loop, which must end at once whatever the state; closes everything. */
-static void end(struct stage *stage, struct relay_counts *counts) {
+static void begin(struct stage *stage, int services, int high_water) { begin_limited(stage, services, high_water, usual); }
+
+/* Wakes the loop, which must return at once whatever the state. */
+static void pause_loop(struct stage *stage) {
     uint64_t one = 1;
     int64_t began = now_ms();
     CHECK(write(stage->wake, &one, sizeof one) == sizeof one);
     CHECK(pthread_join(stage->thread, NULL) == 0);
     CHECK(now_ms() - began < 500);
     CHECK(stage->outcome == RELAY_WOKEN);
+    CHECK(read(stage->wake, &one, sizeof one) == sizeof one);
+}
+
+/* Ends it, and closes everything. */
+static void end(struct stage *stage, struct relay_counts *counts) {
+    pause_loop(stage);
     relay_loop_counts(stage->loop, counts);
     relay_loop_free(stage->loop);
     for (int n = 0; n < stage->count; n++) {
@@ -145,22 +150,24 @@ static void end(struct stage *stage, struct relay_counts *counts) {
     CHECK(ctx_term(stage->context) == 0);
 }
 
-/* A frame of `size` bytes whose id has `label` and `number`. */
-static void compose(unsigned char *frame, size_t size, uint32_t label, uint32_t number) {
-    uint64_t id = UINT64_C(1) << 63 | (uint64_t)label << 31 | number;
+enum { LEAST_CALL = 27, TIMEOUT_AT = 22 };
+
+/* A call of `size` bytes whose id has `label` and `number`. */
+static void compose(unsigned char *frame, size_t size, uint32_t label, uint32_t number, uint32_t timeout_ms) {
     memset(frame, 'x', size);
-    frame[0] = 0x97;
-    frame[1] = 1;
-    frame[2] = 0xcf;
-    for (int n = 7; n >= 0; n--, id >>= 8)
-        frame[3 + n] = (unsigned char)id;
+    memcpy(frame, "\x97\x01\xcf........\xa4""echo\xa4""back\xce", TIMEOUT_AT);
+    write_id(frame, UINT64_C(1) << 63 | (uint64_t)label << 31 | number);
+    for (int n = 3; n >= 0; n--, timeout_ms >>= 8)
+        frame[TIMEOUT_AT + n] = (unsigned char)timeout_ms;
 }
 
-static void call(void *client, uint32_t number, size_t size) {
+static void call_for(void *client, uint32_t number, size_t size, uint32_t timeout_ms) {
     unsigned char frame[4096];
-    compose(frame, size, 0, number);
+    compose(frame, size, 0, number, timeout_ms);
     CHECK(send_part(client, frame, size, 0) == (int)size);
 }
+
+static void call(void *client, uint32_t number, size_t size) { call_for(client, number, size, 60000); }
 
 /* Takes a call at a service and answers it. */
 static void serve(void *service) {
@@ -175,9 +182,17 @@ static void serve(void *service) {
 
 static void expect(void *client, uint32_t number, size_t size) {
     unsigned char frame[4096], wanted[4096];
-    compose(wanted, size, 0, number);
+    compose(wanted, size, 0, number, 60000);
     CHECK(receive_part(client, frame, sizeof frame, 0) == (int)size);
     CHECK(memcmp(frame, wanted, size) == 0);
+}
+
+/* The relay's own answer to a call. */
+static void expect_failure(void *client, uint32_t number, const char *tail) {
+    unsigned char frame[256], head[LEAST_FRAME] = {0x96, 2, 0xcf};
+    write_id(head, UINT64_C(1) << 63 | number);
+    CHECK(receive_part(client, frame, sizeof frame, 0) == (int)(LEAST_FRAME + strlen(tail)));
+    CHECK(memcmp(frame, head, LEAST_FRAME) == 0 && memcmp(frame + LEAST_FRAME, tail, strlen(tail)) == 0);
 }
 
 static struct relay_counts counts_of(const struct stage *stage) {
@@ -200,7 +215,7 @@ static void test_replies_return_to_their_callers(void) {
     for (int n = 0; n < 3; n++)
         clients[n] = connected(stage.context, 1000, stage.address, 0);
     for (uint32_t round = 0; round < 200; round++) {
-        size_t size = 11 + round * 7; /* both sides of libzmq's inline size */
+        size_t size = LEAST_CALL + round * 7; /* both sides of libzmq's inline size */
         for (int n = 0; n < 3; n++)
             call(clients[n], round, size);
         UNTIL(counts_of(&stage).calls == 3 * (round + 1));
@@ -232,32 +247,32 @@ static void test_garbage_is_dropped_whole(void) {
     CHECK(set(named, ROUTING_ID, "own", 3) == 0 && connect_to(named, stage.address) == 0);
     for (int n = 0; n < 2000; n++) /* one message of 2000 parts */
         CHECK(send_part(client, "x", 1, n < 1999 ? SNDMORE : 0) == 1);
-    for (size_t size = 0; size < 11; size++) {
-        compose(frame, sizeof frame, 0, 1);
+    for (size_t size = 0; size < LEAST_CALL; size++) {
+        compose(frame, sizeof frame, 0, 1, 9);
         CHECK(send_part(client, frame, size, 0) == (int)size);
     }
-    compose(frame, sizeof frame, 77, 1); /* a label of its own: another client's reply would be its aim */
+    compose(frame, sizeof frame, 77, 1, 9); /* a label of its own: another client's reply would be its aim */
     CHECK(send_part(client, frame, sizeof frame, 0) == sizeof frame);
     for (int at = 0; at < 4; at++) {
-        compose(frame, sizeof frame, 0, 1);
+        compose(frame, sizeof frame, 0, 1, 9);
         frame[at] ^= at == 1 ? 0x80 : 0xf0;
         CHECK(send_part(client, frame, sizeof frame, 0) == sizeof frame);
     }
-    call(named, 1, 20);
-    UNTIL(counts_of(&stage).malformed_calls == 1 + 11 + 1 + 4 + 1);
-    call(client, 9, 20);
+    call(named, 1, 32);
+    UNTIL(counts_of(&stage).malformed_calls == 1 + LEAST_CALL + 1 + 4 + 1);
+    call(client, 9, 32);
     unsigned char id[256];
     int size = receive_part(stage.services[0], id, sizeof id, 0);
-    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 20);
+    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 32);
     for (int n = 0; n < 3; n++) { /* replies that are none, then the reply */
         CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
         CHECK(send_part(stage.services[0], n ? "no reply, that" : "part", n ? 14 : 4, n ? 0 : SNDMORE) > 0);
         if (!n)
-            CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
+            CHECK(send_part(stage.services[0], frame, 32, 0) == 32);
     }
     CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
-    CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
-    expect(client, 9, 20);
+    CHECK(send_part(stage.services[0], frame, 32, 0) == 32);
+    expect(client, 9, 32);
     socket_close(client);
     socket_close(named);
     end(&stage, &counts);
@@ -293,7 +308,7 @@ static void test_it_ends_while_no_instance_reads_and_nothing_was_lost(void) {
         CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 1000);
         CHECK((uint32_t)(frame[9] << 8 | frame[10]) == (n & 0xffff));
     }
-    for (uint32_t n = 0; n < 20000; n++) /* full again, for the end */
+    for (uint32_t n = 20000; n < 40000; n++) /* full again, for the end */
         call(client, n, 1000);
     CHECK(stand_still(&stage) < 40000);
     socket_close(client);
@@ -312,9 +327,9 @@ static void test_a_client_that_does_not_read_holds_up_nobody(void) {
         call(deaf, sent++, 2000);
         serve(stage.services[0]);
     }
-    call(client, 1, 20);
+    call(client, 1, 32);
     serve(stage.services[0]);
-    expect(client, 1, 20);
+    expect(client, 1, 32);
     socket_close(deaf);
     socket_close(client);
     end(&stage, &counts);
@@ -323,49 +338,193 @@ static void test_a_client_that_does_not_read_holds_up_nobody(void) {
 static void test_a_client_that_is_gone_is_counted(void) {
     struct stage stage;
     struct relay_counts counts;
-    unsigned char id[256], frame[64];
     begin(&stage, 1, 1000);
     void *leaving = connected(stage.context, 1000, stage.address, 0);
-    call(leaving, 1, 20);
-    int size = receive_part(stage.services[0], id, sizeof id, 0);
-    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 20);
+    for (uint32_t n = 0; n < 900; n++)
+        call(leaving, n, 32);
+    UNTIL(counts_of(&stage).calls == 900);
     socket_close(leaving);
-    while (counts_of(&stage).replies_no_client == 0) {
-        CHECK(send_part(stage.services[0], id, (size_t)size, SNDMORE) == size);
-        CHECK(send_part(stage.services[0], frame, 20, 0) == 20);
-        poll(NULL, 0, 1);
+    for (uint64_t n = 1; counts_of(&stage).replies_no_client == 0; n++) { /* until its end is seen */
+        CHECK(n <= 900);
+        serve(stage.services[0]);
+        UNTIL(counts_of(&stage).replies + counts_of(&stage).replies_no_client == n);
     }
     end(&stage, &counts);
+}
+
+/* --- calls that end without a reply */
+
+/* Waits until something has arrived at a socket. */
+static void arrived(void *socket) {
+    struct relay_poll item = {.socket = socket, .events = 1};
+    CHECK(poll_sockets(&item, 1, 5000) == 1);
+}
+
+static void test_calls_of_a_removed_instance_are_lost(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char told[10] = {0}, frame[64], number;
+    begin(&stage, 2, 1000);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    for (uint32_t n = 0; n < 10; n++)
+        call(client, n, 32);
+    UNTIL(counts_of(&stage).calls == 10);
+    pause_loop(&stage);
+    int64_t waiting = relay_loop_retire(stage.loop, 0);
+    if (waiting) {
+        serve(stage.services[0]);
+        arrived(stage.backs[0]);
+    }
+    CHECK(relay_loop_remove(stage.loop, 0) == (waiting ? waiting - 1 : 0));
+    for (int64_t n = 0; n < waiting; n++) { /* what had arrived comes first, the rest is lost */
+        int size = receive_part(client, frame, sizeof frame, 0);
+        CHECK(n == 0 ? size == 32 : size == LEAST_FRAME + 9 && memcmp(frame + LEAST_FRAME, "lost zero", 9) == 0);
+        CHECK(frame_id(frame, (size_t)size) >> LABEL_SHIFT == UINT64_C(1) << 32);
+        told[frame[10]]++;
+    }
+    if (waiting > 1) /* too late: it was told as lost */
+        serve(stage.services[0]);
+    CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
+    resume(&stage);
+    UNTIL(waiting < 2 || counts_of(&stage).unknown_replies == 1);
+    for (int64_t n = waiting; n < 10; n++) {
+        serve(stage.services[1]);
+        CHECK(receive_part(client, frame, sizeof frame, 0) == 32);
+        told[frame[10]]++;
+    }
+    for (number = 0; number < 10; number++)
+        CHECK(told[number] == 1);
+    CHECK(relay_loop_in_flight(stage.loop, 0) == 0 && relay_loop_in_flight(stage.loop, 1) == 0);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.lost == (uint64_t)(waiting > 1 ? waiting - 1 : 0) && counts.replies == 10 - counts.lost);
+}
+
+static void test_calls_that_wait_end_by_their_deadline(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    struct relay_limits few = usual;
+    few.max_waiting = 4;
+    begin_limited(&stage, 0, 1000, few);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    int64_t began = now_ms();
+    call_for(client, 0, 100, 60000); /* the first in the queue does not hold up the others' ends */
+    for (uint32_t n = 1; n < 10; n++)
+        call_for(client, n, 2000, n % 2 ? 30 : 60);
+    for (int n = 1; n < 10; n++) {
+        unsigned char frame[64];
+        CHECK(receive_part(client, frame, sizeof frame, 0) == LEAST_FRAME + 7);
+        CHECK(memcmp(frame + LEAST_FRAME, "expired", 7) == 0);
+    }
+    CHECK(now_ms() - began < 2000);
+    call_for(client, 10, 32, 0);
+    expect_failure(client, 10, "expired");
+    char address[64];
+    stage.services[0] = listening(stage.context, 1000, address);
+    stage.backs[0] = connected(stage.context, 1000, address, 1);
+    stage.count = 1;
+    pause_loop(&stage);
+    CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
+    resume(&stage);
+    serve(stage.services[0]);
+    expect(client, 0, 100);
+    call_for(client, 11, 32, 1000000);
+    for (uint32_t n = 0; n < 3; n++) /* left waiting or in flight at the end: freed */
+        call_for(client, 12 + n, 3000, UINT32_MAX);
+    UNTIL(counts_of(&stage).calls == 5);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.expired == 10 && counts.replies == 1);
+}
+
+static void test_calls_that_nobody_answers_are_forgotten(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    struct relay_limits few = usual;
+    few.max_in_flight = 3;
+    begin_limited(&stage, 1, 1000, few);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    for (uint32_t n = 0; n < 6; n++)
+        call_for(client, n, 32, 500);
+    UNTIL(counts_of(&stage).calls == 3);
+    poll(NULL, 0, 50);
+    CHECK(counts_of(&stage).calls == 3); /* there may be three */
+    for (uint32_t n = 3; n < 6; n++)
+        expect_failure(client, n, "expired");
+    UNTIL(counts_of(&stage).unanswered == 3);
+    CHECK(relay_loop_in_flight(stage.loop, 0) == 0);
+    serve(stage.services[0]);
+    UNTIL(counts_of(&stage).unknown_replies == 1);
+    call(client, 7, 32);
+    serve(stage.services[0]);
+    serve(stage.services[0]);
+    serve(stage.services[0]);
+    expect(client, 7, 32);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.calls == 4 && counts.replies == 1 && counts.expired == 3 && counts.unknown_replies == 3);
+}
+
+static void test_a_reply_that_nobody_waits_for_reaches_nobody(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char id[256], frame[64];
+    begin(&stage, 2, 1000);
+    void *client = connected(stage.context, 1000, stage.address, 0);
+    call(client, 1, 32);
+    UNTIL(counts_of(&stage).calls == 1);
+    int owner = relay_loop_in_flight(stage.loop, 0) ? 0 : 1, size;
+    for (int n = 0; n < 9; n++) /* the client's numbers are its own affair, as long as they differ */
+        call(client, 1, 32);
+    UNTIL(counts_of(&stage).duplicate_calls == 9);
+    CHECK((size = receive_part(stage.services[owner], id, sizeof id, 0)) > 0);
+    CHECK(receive_part(stage.services[owner], frame, sizeof frame, 0) == 32);
+    call(client, 2, 32); /* equals take turns: it goes to the other, which now knows how the relay is called */
+    unsigned char other_id[256], other[64];
+    int other_size = receive_part(stage.services[!owner], other_id, sizeof other_id, 0);
+    CHECK(receive_part(stage.services[!owner], other, sizeof other, 0) == 32);
+    CHECK(send_part(stage.services[!owner], other_id, (size_t)other_size, SNDMORE) == other_size);
+    CHECK(send_part(stage.services[!owner], frame, 32, 0) == 32); /* another instance's call */
+    UNTIL(counts_of(&stage).unknown_replies == 1);
+    for (int n = 0; n < 3; n++) { /* its own, three times */
+        CHECK(send_part(stage.services[owner], id, (size_t)size, SNDMORE) == size);
+        CHECK(send_part(stage.services[owner], frame, 32, 0) == 32);
+    }
+    UNTIL(counts_of(&stage).unknown_replies == 3);
+    expect(client, 1, 32);
+    CHECK(send_part(stage.services[!owner], other_id, (size_t)other_size, SNDMORE) == other_size);
+    CHECK(send_part(stage.services[!owner], other, 32, 0) == 32);
+    expect(client, 2, 32);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.calls == 2 && counts.replies == 2);
 }
 
 static void test_retiring_an_instance_waits_for_its_replies(void) {
     struct stage stage;
     struct relay_counts counts;
-    uint64_t one = 1;
     begin(&stage, 2, 1000);
     void *client = connected(stage.context, 1000, stage.address, 0);
     for (uint32_t n = 0; n < 10; n++)
-        call(client, n, 20);
+        call(client, n, 32);
     UNTIL(counts_of(&stage).calls == 10);
-    CHECK(write(stage.wake, &one, sizeof one) == sizeof one);
-    pthread_join(stage.thread, NULL);
-    CHECK(read(stage.wake, &one, sizeof one) == sizeof one);
+    pause_loop(&stage);
     int64_t waiting = relay_loop_retire(stage.loop, 0);
     CHECK(relay_loop_in_flight(stage.loop, 1) == 10 - waiting);
-    CHECK(relay_loop_run(stage.loop, 20) == RELAY_TIMEOUT);
+    CHECK(relay_loop_run(stage.loop, 32) == RELAY_TIMEOUT);
     for (int64_t n = 0; n < waiting; n++)
         serve(stage.services[0]);
     if (waiting)
         CHECK(relay_loop_run(stage.loop, 5000) == RELAY_DRAINED);
-    relay_loop_remove(stage.loop, 0);
-    CHECK(relay_loop_add(stage.loop, stage.backs[0]) == 0);
+    CHECK(relay_loop_remove(stage.loop, 0) == 0);
+    CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
     CHECK(relay_loop_flush(stage.loop) == RELAY_WOKEN);
     for (int64_t n = 0; n < 10 - waiting; n++)
         serve(stage.services[1]);
-    CHECK(pthread_create(&stage.thread, NULL, run, &stage) == 0);
+    resume(&stage);
     unsigned char frame[64];
     for (int n = 0; n < 10; n++)
-        CHECK(receive_part(client, frame, sizeof frame, 0) == 20);
+        CHECK(receive_part(client, frame, sizeof frame, 0) == 32);
     socket_close(client);
     end(&stage, &counts);
 }
@@ -389,6 +548,7 @@ static void test_a_terminated_context_ends_it(int instances) {
 
 int main(int count, char **arguments) {
     CHECK(count == 2);
+    test_in_flight();
     load(arguments[1]);
     test_replies_return_to_their_callers();
     test_garbage_is_dropped_whole();
@@ -396,6 +556,10 @@ int main(int count, char **arguments) {
     test_a_client_that_does_not_read_holds_up_nobody();
     test_a_client_that_is_gone_is_counted();
     test_retiring_an_instance_waits_for_its_replies();
+    test_calls_of_a_removed_instance_are_lost();
+    test_calls_that_wait_end_by_their_deadline();
+    test_calls_that_nobody_answers_are_forgotten();
+    test_a_reply_that_nobody_waits_for_reaches_nobody();
     test_a_terminated_context_ends_it(1);
     test_a_terminated_context_ends_it(0);
     return 0;
