@@ -19,6 +19,9 @@ from datacenter.sockets import OwnedSocket, SocketContext
 FIRST_ID = 1 << 63
 DEADLINE_S = 10.0
 
+#: makes one more client of the relay under test
+Connect = Callable[..., OwnedSocket]
+
 
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Return when `condition()` is true; raise, naming `what`, after a generous deadline."""
@@ -29,8 +32,8 @@ def wait_until(condition: Callable[[], object], what: str, deadline_s: float = D
         time.sleep(0.002)
 
 
-def call_frame(number: int, payload: bytes = b"") -> bytes:
-    return wire.encode(wire.OutgoingCall(FIRST_ID + number, "echo", "back", 1000, (payload,), {}))
+def call_frame(number: int, payload: bytes = b"", timeout_ms: int = 60_000) -> bytes:
+    return wire.encode(wire.OutgoingCall(FIRST_ID + number, "echo", "back", timeout_ms, (payload,), {}))
 
 
 class EchoService:
@@ -107,6 +110,15 @@ def expect_replies(client: OwnedSocket, numbers: set[int], payload: Callable[[in
         assert number in left, f"reply {number:#x} was not asked for, or came twice"
         assert msgspec.msgpack.decode(reply.body) == payload(number)
         left.remove(number)
+
+
+def receive_reply(client: OwnedSocket) -> tuple[int, wire.FromService]:
+    """The next reply: the number of its call, and what it says."""
+    assert client.raw.poll(int(DEADLINE_S * 1000)), "no reply came"
+    frame = client.raw.recv()
+    assert not client.raw.getsockopt(zmq.RCVMORE)
+    reply = wire.decode_reply(frame)
+    return reply.id - FIRST_ID, reply
 
 
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

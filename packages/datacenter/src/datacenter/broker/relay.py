@@ -12,7 +12,9 @@ The end is in order: the loop returns; replies that have arrived are delivered; 
 the hub still drains it, then the socket is closed (OwnedSocket.close); then the wake-up; then the thread.
 
 A connection that ends takes its DEALER with it and the next one starts empty: no call of an old connection is
-delivered late, and its unanswered calls are told as lost and not counted against the new one.
+delivered late, and its unanswered calls are told as lost and not counted against the new one. Calls go to it from the
+handshake on, as the hub tells. ZMQ_IMMEDIATE would do the same, but with it libzmq drops the replies that have arrived
+and are not read yet when a connection ends (socket_base.cpp:hiccuped): the last of an instance that ends in order.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ log = logging.getLogger("datacenter.relay")
 _LAST_REPLIES_S: Final = 0.05
 #: before an instance that could not be connected (no descriptor, no slot, no ZeroMQ peer) is tried again
 _RETRY_S: Final = 1.0
+_RETRY_MS: Final = int(_RETRY_S * 1000)
 
 
 @dataclass
@@ -63,6 +66,7 @@ class _Back:
     endpoint: str
     owned: OwnedSocket
     slot: int
+    ready: bool = False  # it has shaken hands, and gets calls
     remove_at: float = 0.0  # once it leaves
 
 
@@ -229,12 +233,13 @@ class Relay:
             self._connections.take(event)
             if event.generation == self._front_generation:
                 return
-            if was_ready and not self._connections.ready(event.generation):
+            is_ready = self._connections.ready(event.generation)
+            if was_ready and not is_ready:
                 self._ended[event.generation] = event.at + options.RECONNECT_MIN_MS / 1000
             elif event.name == "HANDSHAKE_FAILED_PROTOCOL":
                 # libzmq does not try again after it (session_base.cpp:463): a new socket must.
                 self._ended[event.generation] = event.at + _RETRY_S
-            else:
+            elif was_ready == is_ready:
                 return
             self._wake()
 
@@ -307,6 +312,10 @@ class Relay:
         """Carries out what is wanted and has happened. Returns in how many ms something is due, -1 for never."""
         with self._lock:
             wanted, ended, self._ended = self._wanted, self._ended, {}
+            begun = [back for back in self._active.values() if self._has_begun(back)]
+        for back in begun:
+            back.ready = True
+            loop.ready(back.slot)
         for endpoint, back in list(self._active.items()):
             if back.owned.generation in ended:
                 self._leave(loop, back, now + _LAST_REPLIES_S)
@@ -326,6 +335,9 @@ class Relay:
         due = [back.remove_at for back in self._leaving] + [at for at in self._retry_at.values() if at > now]
         return max(1, int((min(due) - now) * 1000) + 1) if due else -1
 
+    def _has_begun(self, back: _Back) -> bool:
+        return not back.ready and self._connections.ready(back.owned.generation) > 0
+
     def _connect(self, loop: RelayLoop, endpoint: str, now: float) -> None:
         self._retry_at.pop(endpoint, None)
         owned: OwnedSocket | None = None
@@ -334,7 +346,8 @@ class Relay:
                 zmq.DEALER,
                 owner=f"relay {self.service} to {endpoint}",
                 on_event=self._on_event,
-                immediate=True,
+                reconnect_min_ms=_RETRY_MS,  # of connections that never stood: one that did takes its socket with it
+                reconnect_max_ms=_RETRY_MS,
                 send_high_water=self.options.instance_high_water,
                 max_message_bytes=self.options.max_message_bytes,
             )

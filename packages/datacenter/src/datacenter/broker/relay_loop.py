@@ -71,10 +71,13 @@ class RelayLoop(Protocol):
     """What a relay needs of its loop. Slots are small numbers that are used again."""
 
     def add(self, instance: OwnedSocket, lost: bytes) -> int | None:
-        """A slot for an instance's DEALER (IMMEDIATE); None if all are taken.
+        """A slot for an instance's DEALER; None if all are taken. It gets no call until it is ready.
 
         lost: what its calls in flight are answered when it is removed (relay_answers.py).
         """
+
+    def ready(self, slot: int) -> None:
+        """Its connection stands: calls go to it from now on."""
 
     def retire(self, slot: int) -> None:
         """No more calls to it; its replies go on."""
@@ -130,6 +133,8 @@ class _Library:
         self.free.argtypes, self.free.restype = [c_void_p], None
         self.add = quick.relay_loop_add
         self.add.argtypes, self.add.restype = [c_void_p, c_void_p, c_char_p, c_size_t], c_int
+        self.ready = quick.relay_loop_ready
+        self.ready.argtypes, self.ready.restype = [c_void_p, c_int], None
         self.retire = quick.relay_loop_retire
         self.retire.argtypes, self.retire.restype = [c_void_p, c_int], c_int64
         self.in_flight = quick.relay_loop_in_flight
@@ -173,6 +178,9 @@ class NativeRelayLoop:
         if slot < -1:
             raise MemoryError("no memory for an instance of a relay")
         return None if slot < 0 else slot
+
+    def ready(self, slot: int) -> None:
+        self._library.ready(self._loop, slot)
 
     def retire(self, slot: int) -> None:
         self._library.retire(self._loop, slot)

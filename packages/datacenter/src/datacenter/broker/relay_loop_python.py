@@ -35,12 +35,13 @@ class _Instance:
     raw: _Raw
     lost: bytes
     in_flight: int = 0
+    ready: bool = False
     retired: bool = False
-    full: bool = True  # until poll says that there is room: it may not be connected yet
+    full: bool = False  # until poll says that there is room
 
     @property
     def has_room(self) -> bool:
-        return not (self.retired or self.full)
+        return self.ready and not (self.retired or self.full)
 
 
 @dataclass
@@ -75,6 +76,9 @@ class PythonRelayLoop:
         if slot is not None:
             self._instances[slot] = _Instance(instance.raw, lost)
         return slot
+
+    def ready(self, slot: int) -> None:
+        self._instances[slot].ready = True
 
     def retire(self, slot: int) -> None:
         self._instances[slot].retired = True
@@ -113,6 +117,7 @@ class PythonRelayLoop:
         self._look_at_clock()
         end_ms = _NEVER if timeout_ms < 0 else self._now_ms + timeout_ms
         try:
+            self._hand_over()  # an instance may have become ready since, and nothing in the poll would tell of it
             while self._now_ms < end_ms:
                 ready = dict(zmq.zmq_poll(self._poll_set(), self._poll_ms(end_ms)))
                 self._look_at_clock()

@@ -119,6 +119,7 @@ static void begin_limited(struct stage *stage, int services, int high_water, str
         stage->services[n] = listening(stage->context, high_water, address);
         stage->backs[n] = connected(stage->context, high_water, address, 1);
         CHECK(relay_loop_add(stage->loop, stage->backs[n], n ? "lost one" : "lost zero", n ? 8 : 9) == n);
+        relay_loop_ready(stage->loop, n);
     }
     resume(stage);
 }
@@ -385,6 +386,7 @@ static void test_calls_of_a_removed_instance_are_lost(void) {
     if (waiting > 1) /* too late: it was told as lost */
         serve(stage.services[0]);
     CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
+    relay_loop_ready(stage.loop, 0);
     resume(&stage);
     UNTIL(waiting < 2 || counts_of(&stage).unknown_replies == 1);
     for (int64_t n = waiting; n < 10; n++) {
@@ -425,6 +427,7 @@ static void test_calls_that_wait_end_by_their_deadline(void) {
     stage.count = 1;
     pause_loop(&stage);
     CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
+    relay_loop_ready(stage.loop, 0);
     resume(&stage);
     serve(stage.services[0]);
     expect(client, 0, 100);
@@ -518,6 +521,7 @@ static void test_retiring_an_instance_waits_for_its_replies(void) {
         CHECK(relay_loop_run(stage.loop, 5000) == RELAY_DRAINED);
     CHECK(relay_loop_remove(stage.loop, 0) == 0);
     CHECK(relay_loop_add(stage.loop, stage.backs[0], "", 0) == 0);
+    relay_loop_ready(stage.loop, 0);
     CHECK(relay_loop_flush(stage.loop) == RELAY_WOKEN);
     for (int64_t n = 0; n < 10 - waiting; n++)
         serve(stage.services[1]);

@@ -38,8 +38,8 @@ struct instance {
     void *socket; /* NULL: a free slot */
     struct failure lost;
     int64_t in_flight;
-    bool retired;
-    bool full; /* refused a call, or not connected yet: not tried again until poll says POLLOUT */
+    bool ready, retired;
+    bool full; /* refused a call: not tried again until poll says POLLOUT */
 };
 
 struct waiting {
@@ -185,7 +185,7 @@ static int take_call(struct relay_loop *loop) {
 /* --- calls: front to back */
 
 static bool has_room(const struct instance *instance) {
-    return instance->socket && !instance->retired && !instance->full;
+    return instance->ready && !instance->retired && !instance->full;
 }
 
 /* The instance with the fewest unanswered calls; equals take turns. */
@@ -380,20 +380,23 @@ static int turn(struct relay_loop *loop) {
 int relay_loop_run(struct relay_loop *loop, int timeout_ms) {
     look_at_clock(loop);
     int64_t end = timeout_ms < 0 ? INT64_MAX : loop->now_ms + timeout_ms;
+    int outcome = hand_over(loop); /* an instance may have become ready since, and nothing in the poll would tell of it */
+    if (outcome >= 0)
+        return outcome;
     for (;;) {
         if (loop->now_ms >= end)
             return RELAY_TIMEOUT;
         int ready = loop->messages.api.zmq_poll(loop->polls, fill(loop), poll_ms(loop, end));
         look_at_clock(loop);
         if (ready < 0) {
-            int outcome = failed(&loop->messages);
+            outcome = failed(&loop->messages);
             if (outcome != MOVED_ALL)
                 return outcome;
             continue;
         }
         if (loop->polls[0].revents)
             return RELAY_WOKEN;
-        int outcome = turn(loop);
+        outcome = turn(loop);
         if (outcome >= 0)
             return outcome;
         if (loop->drained) {
@@ -425,13 +428,15 @@ int relay_loop_add(struct relay_loop *loop, void *socket, const void *lost, size
         slot++;
     if (slot == loop->limits.max_instances)
         return -1;
-    struct instance made = {.socket = socket, .full = true};
+    struct instance made = {.socket = socket};
     if (!copy_failure(&made.lost, lost, lost_size))
         return -2;
     loop->used = slot < loop->used ? loop->used : slot + 1;
     loop->instances[slot] = made;
     return (int)slot;
 }
+
+void relay_loop_ready(struct relay_loop *loop, int slot) { loop->instances[slot].ready = true; }
 
 int64_t relay_loop_retire(struct relay_loop *loop, int slot) {
     loop->instances[slot].retired = true;

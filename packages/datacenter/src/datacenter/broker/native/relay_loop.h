@@ -83,6 +83,8 @@ void relay_loop_free(struct relay_loop *loop);
 /* A slot for one more instance's DEALER; -1 when all are taken, -2 without memory. `lost`: the answer, of
  * the same kind, to calls that are in flight when it is removed. */
 int relay_loop_add(struct relay_loop *loop, void *socket, const void *lost, size_t lost_size);
+/* Its connection stands: calls go to it from now on. */
+void relay_loop_ready(struct relay_loop *loop, int slot);
 /* No more calls to it; its replies go on. Returns how many calls it has not answered. */
 int64_t relay_loop_retire(struct relay_loop *loop, int slot);
 /* Forgets it. Replies that have arrived already are delivered first; its other calls are lost. Returns how many. */
