@@ -20,7 +20,7 @@ from datacenter.sockets.ledger import Ledger, open_descriptors
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from relay_peers import Connect, EchoService, echo_service, wait_until
+from relay_peers import Connect, wait_until
 
 
 @pytest.fixture
@@ -60,13 +60,6 @@ def relay(context: SocketContext, options: RelayOptions) -> Iterator[Relay]:
     with Relay("echo", context, options=options) as made:
         yield made
     assert made.state == "ended"
-
-
-@pytest.fixture
-def echo(peers: SocketContext, relay: Relay) -> Iterator[EchoService]:
-    with echo_service(peers) as service:
-        relay.set_instances([service.endpoint])
-        yield service
 
 
 @pytest.fixture

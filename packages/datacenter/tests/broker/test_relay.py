@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
@@ -35,6 +35,13 @@ STOP_S = 0.5
 
 
 pytestmark = pytest.mark.usefixtures("ledger_equals_proc")
+
+
+@pytest.fixture
+def echo(peers: SocketContext, relay: Relay) -> Iterator[EchoService]:
+    with echo_service(peers) as service:
+        relay.set_instances([service.endpoint])
+        yield service
 
 
 def payload(number: int) -> bytes:

@@ -11,7 +11,6 @@ import pytest
 import zmq
 from relay_peers import (
     Connect,
-    EchoService,
     call_frame,
     echo_service,
     expect_replies,
@@ -277,17 +276,19 @@ def test_an_instance_cannot_speak_to_a_client_that_did_not_ask_it(
         expect_replies(victim, {1}, nothing)
 
 
-def test_a_number_used_twice_by_a_client_harms_nobody(relay: Relay, echo: EchoService, connect: Connect) -> None:
-    wait_until(lambda: relay.connected() == 1, "it is connected")
-    echo.hold()
-    twice, other = connect(), connect()
-    for _ in range(20):
-        twice.raw.send(call_frame(1))
-    other.raw.send(call_frame(1))
-    wait_until(lambda: counts(relay).calls + counts(relay).duplicate_calls == 21, "all are read")
-    echo.go_on()
-    expect_replies(twice, {1}, nothing)
-    expect_replies(other, {1}, nothing)
-    expect_counts(relay, calls=2, duplicate_calls=19, replies=2)
-    assert sum(each.in_flight for each in relay.statistics().instances) == 0
-    expect_silence(twice, relay)
+def test_a_number_used_twice_by_a_client_harms_nobody(relay: Relay, peers: SocketContext, connect: Connect) -> None:
+    with echo_service(peers) as echo:
+        relay.set_instances([echo.endpoint])
+        wait_until(lambda: relay.connected() == 1, "it is connected")
+        echo.hold()
+        twice, other = connect(), connect()
+        for _ in range(20):
+            twice.raw.send(call_frame(1))
+        other.raw.send(call_frame(1))
+        wait_until(lambda: counts(relay).calls + counts(relay).duplicate_calls == 21, "all are read")
+        echo.go_on()
+        expect_replies(twice, {1}, nothing)
+        expect_replies(other, {1}, nothing)
+        expect_counts(relay, calls=2, duplicate_calls=19, replies=2)
+        assert sum(each.in_flight for each in relay.statistics().instances) == 0
+        expect_silence(twice, relay)
