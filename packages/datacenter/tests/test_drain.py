@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from datacenter import AsyncClient, Broker, Server, Service, ServiceOptions
+from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions
+from datacenter.client.route import RouteChoice
 from datacenter.testing import Launcher, Process, RunningBroker, RunningService
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -96,13 +97,15 @@ async def ended(process: Process, until: Until) -> int:
 # --- the command
 
 
+@pytest.mark.parametrize("route", ["direct", "relay"])
 @pytest.mark.parametrize("how", ["drain", "SIGTERM"])
 def test_one_of_three_ends_under_load_and_no_call_fails(
-    launch: Launcher, work_broker: RunningBroker, until: Until, how: str
+    launch: Launcher, work_broker: RunningBroker, until: Until, how: str, route: RouteChoice
 ) -> None:
     async def main() -> None:
         answers: Counter[int] = Counter()
-        async with AsyncClient(work_broker.address) as client, load(client, answers):
+        options = ClientOptions(route=route)
+        async with AsyncClient(work_broker.address, options=options) as client, load(client, answers):
             await until(lambda: min(answers[service.pid] for service in services) > 50, "all three work")
             if how == "drain":
                 command = drain(launch, work_broker, id_, "--json")
@@ -199,20 +202,17 @@ def test_a_drain_that_has_nothing_to_do(
     assert "Traceback" not in command.errors
 
 
-def test_nobody_there_to_drain(launch: Launcher) -> None:
-    command = launch.command("drain", "work", "--broker", "tcp://127.0.0.1:9")
-    assert command.wait() == 3
-    assert "datacenter up" in command.errors
-
-
 # --- late callers
 
 
-def test_a_client_that_has_not_heard_yet_loses_no_call(launch: Launcher, work_broker: RunningBroker) -> None:
+@pytest.mark.parametrize("route", ["direct", "relay"])
+def test_a_client_that_has_not_heard_yet_loses_no_call(
+    launch: Launcher, work_broker: RunningBroker, route: RouteChoice
+) -> None:
     first = serve(launch, work_broker)
 
     async def main() -> None:
-        async with AsyncClient(work_broker.address) as client:
+        async with AsyncClient(work_broker.address, options=ClientOptions(route=route)) as client:
             assert await client.call("work.pid") == first.pid
             second = serve(launch, work_broker)
             # The loop of this client does not turn meanwhile: it hears of nothing.

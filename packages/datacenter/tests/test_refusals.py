@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datacenter import AsyncClient
+from datacenter import AsyncClient, ClientOptions
 from datacenter.errors import BusyError
 from datacenter.testing import Launcher, Process, RunningBroker
 
@@ -108,6 +108,26 @@ def test_a_busy_instance_is_passed_over_and_each_is_asked_once(
 
     asyncio.run(main())
     assert Counter(line.split()[0] for line in executed(tmp_path)) == {"client": 2, "other": 1}
+
+
+def test_a_relay_is_asked_as_often_as_there_are_instances(
+    narrow_broker: RunningBroker, instances: list[Process], tmp_path: Path, until: Until
+) -> None:
+    async def main() -> None:
+        async with AsyncClient(narrow_broker.address, options=ClientOptions(route="relay")) as client:
+            taken = []
+            for number in range(3):  # the relay knows who has calls, so each goes to a free one
+                taken.append(client.call("narrow.hold", "client"))
+                await until(lambda wanted=number + 1: len(executed(tmp_path)) == wanted, "it runs")  # type: ignore[misc]
+            refused = await asyncio.gather(
+                *[client.call("narrow.hold", "none", deadline_s=5) for _ in range(10)], return_exceptions=True
+            )
+            assert {type(error) for error in refused} == {BusyError}
+            assert sum(refusals(instances)) == 10 * 3
+            assert sorted(await asyncio.gather(*taken)) == sorted(process.pid for process in instances)
+
+    asyncio.run(main())
+    assert Counter(line.split()[0] for line in executed(tmp_path)) == {"client": 3}
 
 
 def test_an_instance_that_is_not_connected_yet_is_waited_for_a_moment(
