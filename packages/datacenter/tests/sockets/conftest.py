@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,3 +96,13 @@ def child() -> Child:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """fork_programs/forks.c, compiled."""
+    built = tmp_path_factory.mktemp("forks") / "libforks.so"
+    source = Path(__file__).parent / "fork_programs" / "forks.c"
+    command = ["cc", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(built), str(source)]
+    subprocess.run(command, check=True)
+    return built

@@ -11,7 +11,8 @@ Who notices a fork:
   EPOLL_CTL_DEL on a shared epoll would make the parent deaf.
 - Objects: the epoch is a page that the kernel clears in every child, so that also a fork that Python was not told of
   (C code that calls fork() or clone()) is noticed. It costs 6 ns more than comparing two numbers; getpid() 180 ns.
-- The module's own state (runtime, hub, ledger): Python's after-fork hook, or the first use after any other fork.
+- The module's own state (runtime, hub, ledger): Python's after-fork hook, or the first use after any other fork, which
+  first has Python itself do what it does after a fork.
 
 `still()` keeps Python's forks away while a descriptor is open and not yet in the ledger, or the reverse.
 """
@@ -69,6 +70,7 @@ epoch: Epoch = _begin()
 
 _in_child: list[Callable[[], None]] = []
 _still = threading.RLock()
+_python_forks = False  # in a child: whether Python knows, because it forked itself
 
 
 def ended(made_in: Epoch) -> bool:
@@ -97,6 +99,8 @@ def settle() -> None:
     process has once.
     """
     if not epoch[0]:
+        _tell_python()
+    if not epoch[0]:
         _after_fork()
 
 
@@ -109,7 +113,7 @@ def in_child(reset: Callable[[], None]) -> None:
 def still() -> Iterator[None]:
     """Python forks in no other thread inside: for a few statements that open, enter, forget or close a descriptor.
 
-    C code may: its child then has an eventfd, epoll or socket pair too many, which holds no port and no connection.
+    C code may: its child then has an eventfd, epoll, socket pair or file too many, but no port and no connection.
     """
     with _still:
         yield
@@ -120,20 +124,43 @@ def keep_for_ever(thing: object) -> None:
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
 
 
+def _tell_python() -> None:
+    """Does what the C code that forked should have done ("if there is any chance the process will call back into the
+    Python interpreter"): frees Python's own locks, whose holders do not exist here, and runs all after-fork hooks.
+
+    Only while there is no other thread, whose state it would delete.
+    """
+    global _python_forks
+    if not _python_forks and len(os.listdir("/proc/self/task")) == 1:
+        _python_forks = True
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+
+
+def _told() -> None:
+    global _python_forks
+    _python_forks = True  # also where C code has told it, which did not do so before the fork
+    settle()
+
+
 def _hold() -> None:
+    global _python_forks
     _still.acquire()
+    _python_forks = True
 
 
 def _let_go() -> None:
+    global _python_forks
+    _python_forks = False
     _still.release()
 
 
 def _after_fork() -> None:
-    global epoch, _still
+    global epoch, _python_forks, _still
     _still = threading.RLock()
     epoch = _begin()
+    _python_forks = False
     for reset in _in_child:
         reset()
 
 
-os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=settle)
+os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_told)

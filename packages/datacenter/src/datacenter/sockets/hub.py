@@ -235,7 +235,7 @@ class MonitorHub:
             # By identity: a number may have passed to another reader, and draining one twice does no harm.
             turn = {id(reader): reader for reader in (*unfinished, *ready)}
             unfinished = [reader for reader in turn.values() if self._serve(reader)]
-            if fork.ended(self._epoch):  # a callback forked, and this is its child: the numbers may be others' by now
+            if fork.ended(self._epoch):
                 return
             admission.of_process().check(accepted=self._accepted)
             self._accepted = False
@@ -254,6 +254,8 @@ class MonitorHub:
 
     def _serve(self, reader: MonitorReader) -> bool:
         """Drain a batch and deliver it. True if more may wait."""
+        if fork.ended(self._epoch):  # a callback forked, and this is its child, where a receive never returns
+            return False
         with reader.lock:
             if reader.closed:
                 return False

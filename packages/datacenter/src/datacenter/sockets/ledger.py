@@ -99,7 +99,7 @@ class Ledger:
         """
         global _current, _forked_from
         fork.settle()
-        with _lock:
+        with _lock, fork.still():  # it reads /proc, and no child needs to keep a file of that
             if _current is None:
                 _current = cls(directory or runtime_directory.default(), _forked_from)
                 _forked_from = None
