@@ -108,3 +108,7 @@ hold-relays: $(STAMP) relay-native ## 16 threads make and end relays of 50 names
 .PHONY: hold-limit
 hold-limit: $(STAMP) native relay-native ## 5 000 peers at a broker, a service and a relay with 256 descriptors: no spin, open connections served as ever (2 min)
 	@$(BIN)/python $(HOLD)/limit.py
+
+.PHONY: hold-forks
+hold-forks: $(STAMP) native ## 500 forks under load, half of them in outages, in every way: no abort, no hang, nothing kept (5 min)
+	@$(BIN)/python $(HOLD)/forks.py

@@ -50,5 +50,9 @@ def test_a_rolling_restart_fails_no_call() -> None:
     play("rolling.py", "--rounds", "1", "--in-flight", "30")
 
 
+def test_forks_in_every_way_leave_nothing_and_take_nothing() -> None:
+    play("forks.py", "--forks", "32", "--wait", "1")
+
+
 def test_random_frames_leak_nothing_and_kill_nothing() -> None:
     play("fuzz.py", "--frames", "3000", "--peers", "50", "--unread", "3000", "--calm", "1")
