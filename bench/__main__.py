@@ -31,6 +31,8 @@ ROWS = (
     Row("grpc.aio", "uvloop"),
     Row("datacenter", "uvloop"),
     Row("datacenter", "asyncio"),
+    Row("raw zmq.proxy", "uvloop"),
+    Row("datacenter relay", "uvloop"),
 )
 BASES = {"raw": Row("raw pyzmq", "uvloop"), "nats": Row("nats-py", "uvloop")}
 QUICK = Lengths(rounds=1, warm_up_s=0.1, window_s=0.5, calls=300)

@@ -38,10 +38,12 @@ class System(Protocol):
 
 ADAPTORS = {
     "raw pyzmq": "bench.systems.raw_pyzmq:RawPyzmq",
+    "raw zmq.proxy": "bench.systems.raw_proxy:RawProxy",
     "nats-py": "bench.systems.nats_py:NatsRequestReply",
     "nats-py micro": "bench.systems.nats_py:NatsMicro",
     "grpc.aio": "bench.systems.grpc_aio:GrpcAio",
-    "datacenter": "bench.systems.datacenter_bus:DatacenterBus",
+    "datacenter": "bench.systems.datacenter_bus:DatacenterDirect",
+    "datacenter relay": "bench.systems.datacenter_bus:DatacenterRelay",
 }
 
 

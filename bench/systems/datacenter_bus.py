@@ -1,4 +1,4 @@
-"""datacenter: broker, service and client as a user runs them, direct route.
+"""datacenter: broker, service and client as a user runs them, on the direct route and through the broker's relay.
 
 The servers are the commands `datacenter up` and `datacenter serve`, which take uvloop where it is installed. For the
 rows on asyncio this file, run as a program, is the same command in a process that has no uvloop.
@@ -15,13 +15,14 @@ from pathlib import Path
 from bench.loops import Loop
 from bench.messages import METHOD, SERVICE
 from bench.systems import Command
-from datacenter import AsyncClient
+from datacenter import AsyncClient, ClientOptions
+from datacenter.client.route import RouteChoice
 
 ENDPOINT = f"{SERVICE}.{METHOD}"
 
 
 class BusClient:
-    """A call by name: resolved once, then sent straight to the instance."""
+    """A call by name: resolved once, then sent to the instance or to the relay."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
@@ -30,8 +31,10 @@ class BusClient:
         return await self._client.call(ENDPOINT, payload, returns=bytes)
 
 
-class DatacenterBus:
+class DatacenterDirect:
     """Adaptor, see `bench.systems.System`."""
+
+    route: RouteChoice = "direct"
 
     def server_commands(self, port: int, loop: Loop) -> Sequence[Command]:
         broker = f"tcp://127.0.0.1:{port}"
@@ -46,8 +49,14 @@ class DatacenterBus:
 
     @asynccontextmanager
     async def connect(self, port: int) -> AsyncIterator[BusClient]:
-        async with AsyncClient(f"tcp://127.0.0.1:{port}") as client:
+        async with AsyncClient(f"tcp://127.0.0.1:{port}", options=ClientOptions(route=self.route)) as client:
             yield BusClient(client)
+
+
+class DatacenterRelay(DatacenterDirect):
+    """The same, every call through the relay."""
+
+    route: RouteChoice = "relay"
 
 
 def datacenter_without_uvloop() -> None:

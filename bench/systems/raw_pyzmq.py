@@ -25,6 +25,7 @@ from bench.systems import Command, python_server
 from bench.systems.server import serve_forever
 
 DRAIN_AT_MOST = 200  # messages a turn of the loop: other callbacks get their turn under load
+BEHIND_PROXY = "behind-proxy"
 DEADLINE_MS = int(DEADLINE_S * 1000)
 
 
@@ -103,11 +104,15 @@ class RawClient:
 class RawServer:
     """A ROUTER that answers in its reader callback: no task and no queue between request and reply."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], port: int) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], port: int, *, behind_proxy: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._methods: dict[tuple[str, str], Callable[[bytes], bytes]] = {(SERVICE, METHOD): lambda payload: payload}
-        self._socket = _unlimited(context.socket(zmq.ROUTER))
-        self._socket.bind(f"tcp://127.0.0.1:{port}")
+        # Behind a proxy it is the proxy's ROUTER that puts the client's identity in front: the frames are the same.
+        self._socket = _unlimited(context.socket(zmq.DEALER if behind_proxy else zmq.ROUTER))
+        if behind_proxy:
+            self._socket.connect(f"tcp://127.0.0.1:{port}")
+        else:
+            self._socket.bind(f"tcp://127.0.0.1:{port}")
         self._loop.add_reader(self._socket.FD, self._drain)
 
     def _drain(self) -> None:
@@ -152,9 +157,9 @@ class RawPyzmq:
             context.term()
 
 
-async def serve(port: int) -> None:
+async def serve(port: int, place: str = "") -> None:
     with zmq.Context() as context:
-        RawServer(context, port)
+        RawServer(context, port, behind_proxy=place == BEHIND_PROXY)
         await asyncio.get_running_loop().create_future()  # until a signal ends the process
 
 

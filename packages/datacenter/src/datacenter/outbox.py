@@ -28,7 +28,7 @@ class Outbox:
     ) -> None:
         self.waiting = 0
         self.dropped = 0
-        self._send_to = stream.send_to
+        self._stream = stream
         self._loop = loop
         self._max_per_client = max_per_client
         self._max_all = max_all
@@ -36,9 +36,11 @@ class Outbox:
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, routing_id: bytes, frame: bytes) -> None:
-        """Sends a reply now, or as soon as its client has room."""
-        if routing_id in self._replies or self._send_to(routing_id, frame) is False:
-            self._keep(routing_id, frame)
+        """Sends a reply at the end of this turn of the loop, or as soon as its client has room."""
+        if routing_id in self._replies:
+            self.keep(routing_id, frame)
+        elif not self._stream.closed:
+            self._stream.queue(frame, None, routing_id)
 
     def close(self) -> None:
         """Sends nothing any more."""
@@ -46,7 +48,8 @@ class Outbox:
             self._timer.cancel()
         self._replies.clear()
 
-    def _keep(self, routing_id: bytes, frame: bytes) -> None:
+    def keep(self, routing_id: bytes, frame: bytes) -> None:
+        """Takes a reply that found no room at its client."""
         replies = self._replies.setdefault(routing_id, deque())
         if len(replies) >= self._max_per_client or self.waiting >= self._max_all:
             self.dropped += 1
@@ -64,7 +67,7 @@ class Outbox:
         self._timer = None
         for routing_id, replies in tuple(self._replies.items()):
             while replies:
-                sent = self._send_to(routing_id, replies[0])
+                sent = self._stream.send_to(routing_id, replies[0])
                 if sent is False:
                     break
                 if sent is None:

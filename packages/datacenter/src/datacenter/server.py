@@ -297,6 +297,7 @@ class Server:
             self._loop,
             self._on_message,
             on_malformed=self._on_malformed,
+            on_refused=self._was_refused,
         )
 
     def _register(self, service: Service) -> concurrent.futures.Future[int]:
@@ -460,6 +461,10 @@ class Server:
 
     def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
         self._outbox.send(routing_id, _failure(number, error))
+
+    def _was_refused(self, routing_id: bytes, frame: bytes, _token: object, gone: bool) -> None:
+        if not gone and not self._closed:
+            self._outbox.keep(routing_id, frame)
 
     def _no_such_method(self, call: wire.Call) -> CallError:
         service = self.services.get(call.service)

@@ -122,7 +122,8 @@ class AsyncClient:
         WrongTypeError, NoSuchMethodError, BadArgumentsError, RemoteError, BusyError, LostError, DeadlineError,
         BadResultError, BrokerUnreachableError.
         """
-        self._check_usable()
+        if asyncio._get_running_loop() is not self._loop or self._closed:
+            self._check_usable()
         service, method = self._targets.get(target) or self._split(target)
         if len(self._in_flight) >= self.options.max_in_flight:
             self._check_room()
@@ -291,6 +292,14 @@ class AsyncClient:
         self._flush(route)
         if not route.peers:
             self._report(route, "resolving", "no instance is connected yet")
+
+    def _unsent(self, calls: list[Pending]) -> None:
+        """A connection could not take these after all: they go another way, or wait."""
+        for pending in calls:
+            route = self._routes.get(pending.target.partition(".")[0])
+            pending.sent = False
+            if route is not None and not pending.future.done():
+                self._dispatch(route, pending)
 
     def _flush(self, route: Route) -> None:
         while route.waiting:
@@ -474,6 +483,7 @@ class AsyncClient:
             on_change=self._peer_changed,
             on_reply=self._replied,
             on_room=self._flush_all,
+            on_unsent=self._unsent,
         )
 
     def _peer_changed(self, peer: Peer, reason: str) -> None:

@@ -37,7 +37,8 @@ class Peer:
     """One connection to one endpoint. `pending`: calls that were sent on it and are not answered yet, by id, oldest
     first.
 
-    `on_change(peer, reason)` is called when it becomes ready and when it ends.
+    `on_change(peer, reason)` is called when it becomes ready and when it ends, `on_unsent(calls)` with what it was
+    handed and has not sent.
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class Peer:
         "_on_change",
         "_on_reply",
         "_on_room",
+        "_on_unsent",
         "endpoint",
         "pending",
         "reconnect",
@@ -66,6 +68,7 @@ class Peer:
         on_change: Callable[[Peer, str], None],
         on_reply: Callable[[Peer, wire.FromService, Pending], None],
         on_room: Callable[[], None],
+        on_unsent: Callable[[list[Pending]], None],
     ) -> None:
         self.endpoint = endpoint
         self.state: PeerState = "connecting"
@@ -76,6 +79,7 @@ class Peer:
         self._on_change = on_change
         self._on_reply = on_reply
         self._on_room = on_room
+        self._on_unsent = on_unsent
         owned = context.socket(
             zmq.DEALER,
             owner=f"client peer {endpoint}",
@@ -94,12 +98,13 @@ class Peer:
             loop,
             self._on_message,
             on_writable=self._writable,
+            on_refused=self._was_refused,
             on_malformed=lambda _: self.end("malformed reply"),
         )
 
     def send(self, pending: Pending, frame: bytes) -> bool:
         """Hands a call to the connection; False if it has no room now (then it was not sent)."""
-        if self.refused or not self.stream.send(frame):
+        if self.refused or not self.stream.queue(frame, pending):
             self.refused = True
             return False
         self.pending[pending.id] = pending
@@ -110,9 +115,13 @@ class Peer:
         if self.state == "ended":
             return
         self.state = "ended"
+        unsent = self.stream.take_back()
         self.stream.close()
+        for pending in unsent:
+            self.pending.pop(pending.id, None)
         lost, self.pending = self.pending, {}
         self._on_change(self, reason)
+        self._on_unsent(unsent)
         for pending in lost.values():
             pending.lost(
                 LostError(
@@ -127,6 +136,12 @@ class Peer:
     def _writable(self) -> None:
         self.refused = False
         self._on_room()
+
+    def _was_refused(self, _routing_id: bytes, _frame: bytes, pending: Pending, _gone: bool) -> None:
+        """There was no room for it when its turn came: it was not sent."""
+        self.refused = True
+        if self.pending.pop(pending.id, None) is not None:
+            self._on_unsent([pending])
 
     def _on_message(self, _routing_id: bytes, frame: bytes) -> None:
         try:

@@ -1,13 +1,13 @@
-"""A plain ZeroMQ socket under asyncio (or uvloop): drained in batches, one bare frame a message.
+"""A plain ZeroMQ socket under asyncio (or uvloop): received from and sent to in batches, one bare frame a message.
 
 ZMQ_FD is edge-triggered: it becomes readable when *something* happened, and says nothing more until the socket's
 commands have been processed. Any send or getsockopt processes them too, so it can eat the edge of a message that
 arrived meanwhile. The rule that never stalls (2 000 000 ordered echoes; without the second half it stalled within 60
 000):
 
-  1. on the edge, receive until EAGAIN, at most BATCH messages a turn, so that other tasks of the loop run;
-  2. then ask for EVENTS; if there is more, come again in the next turn;
-  3. after every send made outside of the drain, ask for EVENTS once before the loop sleeps.
+  1. on the edge, receive until EAGAIN, at most MOST messages a turn, so that other tasks of the loop run; if there may
+     be more, come again in the next turn;
+  2. after every send, receive until EAGAIN once more before the loop sleeps.
 
 zmq.asyncio is not used: it makes a future per receive, at a third of the throughput, and a cancelled one can drop a
 message.
@@ -20,23 +20,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import Any, Final
 
 import zmq
 
 from datacenter.errors import ClosedError
-from datacenter.sockets import fork
+from datacenter.sockets import batches, fork
 from datacenter.sockets.owned import OwnedSocket
 
 log = logging.getLogger("datacenter.sockets")
 
-BATCH: Final = 200
-
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+_EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _POLLOUT: Final = int(zmq.POLLOUT)
+_NOBODY: Final = repeat(b"")
 
 
 class LoopSocket:
@@ -55,51 +56,83 @@ class LoopSocket:
         *,
         on_writable: Callable[[], None] | None = None,
         on_malformed: Callable[[bytes], None] | None = None,
+        on_refused: Callable[[bytes, bytes, Any, bool], None] | None = None,
+        native: bool | None = None,
     ) -> None:
         self.owned = owned
         self._epoch = fork.current()
         self.loop = loop
         self.closed = False
         self.malformed = 0
-        self._raw = owned.raw
         # The methods of the C class: the Python ones above them check flags that are not used here, at 0.3 µs a call.
         self._send: Callable[[bytes, int], object] = super(zmq.Socket, owned.raw).send
         self._get: Callable[[int], Any] = super(zmq.Socket, owned.raw).get
-        self._routed = owned.raw.getsockopt(zmq.TYPE) == zmq.ROUTER
+        self._batch = batches.make(owned, native=native)
         self._on_message = on_message
         self._on_writable = on_writable
         self._on_malformed = on_malformed
+        self._on_refused = on_refused
+        # What is queued for the end of this turn: three lists, because that is how it is sent.
+        self._routing_ids: list[bytes] = []
+        self._frames: list[bytes] = []
+        self._tokens: list[Any] = []
+        self._rest: list[tuple[bytes, bytes | None]] = []  # received, and not handed over because of a Ctrl-C
         self._scheduled = False
         self._wants_room = False
         self._fd = int(owned.raw.getsockopt(zmq.FD))
         loop.add_reader(self._fd, self._drain)
         self._come_again()
 
+    def queue(self, frame: bytes, token: object = None, routing_id: bytes = b"") -> bool:
+        """Sends one message at the end of this turn of the loop, with all the others of the turn. False if there was no
+        room last time, and `on_writable` has not come since: then nothing is queued.
+
+        What finds no room then is told to `on_refused(routing_id, frame, token, gone)`; it was not sent.
+        """
+        if self._wants_room:
+            return False
+        if self.closed:
+            raise ClosedError(f"{self.owned.owner} is closed")
+        if not self._epoch[0]:
+            fork.check(self._epoch, self.owned.owner)
+        self._frames.append(frame)
+        self._tokens.append(token)
+        if routing_id:
+            self._routing_ids.append(routing_id)
+        if not self._scheduled:
+            self._scheduled = True
+            self.loop.call_soon(self._turn_ends)
+        return True
+
+    def take_back(self) -> list[Any]:
+        """The tokens of what is queued: it will not be sent."""
+        tokens, self._frames, self._routing_ids, self._tokens = self._tokens, [], [], []
+        return tokens
+
     def send(self, frame: bytes) -> bool:
-        """Sends one message; False if there is no room (or no connection), then nothing was sent and `on_writable`
+        """Sends one message now; False if there is no room (or no connection), then nothing was sent and `on_writable`
         follows.
         """
         if self.closed:
             raise ClosedError(f"{self.owned.owner} is closed")
         if not self._epoch[0]:
             fork.check(self._epoch, self.owned.owner)
+        self._come_again()
         try:
             self._send(frame, _NOBLOCK)
         except zmq.Again:
             self._wants_room = True
-            self._come_again()
             return False
-        if not self._scheduled:
-            self._come_again()
         return True
 
     def send_to(self, routing_id: bytes, frame: bytes) -> bool | None:
-        """Sends one message to one peer of a ROUTER: True sent, False no room at that peer now, None that peer is gone.
+        """Sends one message to one peer of a ROUTER now: True sent, False no room at that peer, None that peer is gone.
 
         Needs ROUTER_MANDATORY, without which libzmq drops in silence.
         """
         if self.closed or not self._epoch[0]:
             return None
+        self._come_again()  # a refused send processes commands as well
         try:
             self._send(routing_id, _MORE)
             self._send(frame, _NOBLOCK)
@@ -109,74 +142,112 @@ class LoopSocket:
             if error.errno == zmq.EHOSTUNREACH:
                 return None
             raise
-        finally:
-            if not self._scheduled:  # a refused send has processed commands as well
-                self._come_again()
         return True
 
     def close(self) -> None:
-        """Stops reading, then closes the socket in its owner's order. Idempotent; bounded. In a forked child nothing is
-        closed: the loop's epoll is shared with the parent.
+        """Sends what is queued, stops reading, then closes the socket in its owner's order. Idempotent; bounded. In a
+        forked child nothing is closed: the loop's epoll is shared with the parent.
         """
-        if self.closed:
+        if self._ended():
+            self.closed = True
+            return
+        try:
+            self._flush()
+        except zmq.ZMQError as error:
+            log.debug("%s: %s", self.owned.owner, error)
+        if self._ended():  # by a callback
             return
         self.closed = True
-        if fork.ended(self._epoch):
-            return
         if not self.loop.is_closed():
             self.loop.remove_reader(self._fd)
+        self._batch.close()
         self.owned.close()
 
     def _come_again(self) -> None:
         if not self._scheduled:
             self._scheduled = True
-            self.loop.call_soon(self._recheck)
+            self.loop.call_soon(self._turn_ends)
 
-    def _recheck(self) -> None:
+    def _turn_ends(self) -> None:
         self._scheduled = False
-        if not self.closed and self._epoch[0]:
-            self._look_again()
+        if self._ended():
+            return
+        if self._frames:
+            try:
+                self._flush()
+            except zmq.ZMQError as error:
+                self._context_ended(error)
+        self._drain()
 
-    def _look_again(self) -> None:
+    def _flush(self) -> None:
+        frames, routing_ids, tokens = self._frames, self._routing_ids, self._tokens
+        if not frames:
+            return
+        self._frames, self._routing_ids, self._tokens = [], [], []
+        outcomes = self._batch.send(routing_ids, frames)
+        for number, outcome in enumerate(outcomes):
+            if outcome == batches.SENT:
+                continue
+            if outcome not in (batches.NO_ROOM, batches.GONE):
+                raise zmq.ZMQError(outcome)
+            if not routing_ids:
+                self._wants_room = True
+            if self._on_refused is not None:
+                routing_id = routing_ids[number] if routing_ids else b""
+                self._on_refused(routing_id, frames[number], tokens[number], outcome == batches.GONE)
+
+    def _look_for_room(self) -> None:
         try:
-            events = self._get(zmq.EVENTS)
+            events = self._get(_EVENTS)
         except zmq.ZMQError as error:
             self._context_ended(error)
             return
-        if events & _POLLIN:
-            self._drain()
-        if self._wants_room and events & _POLLOUT and not self.closed:
+        if events & _POLLOUT:
             self._wants_room = False
             if self._on_writable is not None:
                 self._on_writable()
+        if events & _POLLIN:  # asking has processed commands
+            self._come_again()
 
     def _drain(self) -> None:
         if self.closed or not self._epoch[0]:
             return
-        receive, more, routed, on_message = self._raw.recv, int(zmq.RCVMORE), self._routed, self._on_message
-        option = self._get
-        routing_id = b""
-        for _ in range(BATCH):
-            try:
-                if routed:
-                    routing_id = receive(_NOBLOCK)
-                frame = receive(_NOBLOCK)
-            except zmq.Again:
-                break
-            except zmq.ZMQError as error:
-                self._context_ended(error)
-                return
-            try:
-                if option(more):
-                    self._drop_rest(routing_id)
-                else:
-                    on_message(routing_id, frame)
-            except Exception:
-                log.exception("%s: a message could not be handled", self.owned.owner)
-            if self._ended():
-                return
-        # The drain has processed commands: ask for what arrived meanwhile before the loop sleeps.
-        self._come_again()
+        if self._rest:
+            self._hand_over(iter(self._rest))
+            self._come_again()
+            return
+        try:
+            received = self._batch.receive()
+        except zmq.ZMQError as error:
+            self._context_ended(error)
+            return
+        self._hand_over(zip(received.routing_ids or _NOBODY, received.frames, strict=False))
+        if self._ended():
+            return
+        if not received.all:
+            self._come_again()
+        elif self._wants_room:
+            self._look_for_room()
+
+    def _hand_over(self, messages: Iterator[tuple[bytes, bytes | None]]) -> None:
+        on_message = self._on_message
+        self._rest = []
+        try:
+            for routing_id, frame in messages:
+                try:
+                    if frame is None:
+                        self._malformed(routing_id)
+                    else:
+                        on_message(routing_id, frame)
+                except Exception:
+                    log.exception("%s: a message could not be handled", self.owned.owner)
+                if self.closed or not self._epoch[0]:  # by a callback
+                    return
+        except BaseException:  # Ctrl-C, sys.exit(): the loop may be run again
+            if not self._ended():
+                self._rest = list(messages)
+                self._come_again()
+            raise
 
     def _context_ended(self, error: zmq.ZMQError) -> None:
         """ETERM: the context ended before this socket did (at exit, for objects that nobody closed)."""
@@ -187,9 +258,7 @@ class LoopSocket:
         # By a callback, or this is a child that it forked. A method, because mypy believes what it saw at the top.
         return self.closed or not self._epoch[0]
 
-    def _drop_rest(self, routing_id: bytes) -> None:
-        while self._raw.getsockopt(zmq.RCVMORE):
-            self._raw.recv(_NOBLOCK)
+    def _malformed(self, routing_id: bytes) -> None:
         self.malformed += 1
         if self._on_malformed is not None:
             self._on_malformed(routing_id)
