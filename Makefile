@@ -4,7 +4,8 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 STAMP := $(VENV)/.set-up
 BENCH_STAMP := $(VENV)/.set-up-bench
-NATIVE := packages/leakline/src/leakline/recorder/native
+DATACENTER := packages/datacenter/src/datacenter
+NATIVE := packages/leakline/src/leakline/recorder/native $(DATACENTER)/broker/native $(DATACENTER)/sockets/native
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types unit native native-sanitized bench format docs-options clean
@@ -25,7 +26,7 @@ $(BENCH_STAMP): $(STAMP)
 demo: $(STAMP) ## play incident A with real processes (75 s)
 	@$(BIN)/datacenter demo
 
-test: lint types native-sanitized relay-native-sanitized unit ## everything that must be green: lint, types, C under ASan and UBSan, tests
+test: lint types native-sanitized unit ## everything that must be green: lint, types, C under ASan and UBSan, tests
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -33,14 +34,14 @@ lint: $(STAMP)
 types: $(STAMP)
 	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench casebook
 
-unit: $(STAMP) native relay-native
+unit: $(STAMP) native
 	@$(BIN)/pytest -q
 
-native: $(STAMP) ## build leakline's C library in place
-	@$(MAKE) --no-print-directory --silent -C $(NATIVE)
+native: $(STAMP) ## build the C libraries in place
+	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder || exit; done
 
-native-sanitized: $(STAMP) ## run the tests of the C library under ASan and UBSan
-	@$(MAKE) --no-print-directory --silent -C $(NATIVE) sanitized
+native-sanitized: $(STAMP) ## run the tests of the C libraries under ASan and UBSan, against the real libzmq
+	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder PYTHON=$(abspath $(BIN)/python) sanitized || exit; done
 
 bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in one interleaved run
 	@$(BIN)/python -m bench
@@ -53,8 +54,7 @@ format: $(STAMP) ## format the Python sources
 
 clean: ## remove what the verbs made
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	@$(MAKE) --no-print-directory --silent -C $(NATIVE) clean
-	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE) clean
+	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder clean || exit; done
 
 .PHONY: hold-verdict
 hold-verdict: $(STAMP) ## how often leakline's verdict is wrong, over 26 000 generated series (2 min)
@@ -87,26 +87,18 @@ hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handsha
 	@$(BIN)/python $(HOLD)/fuzz.py
 
 .PHONY: hold-kills hold-rolling
-hold-kills: $(STAMP) native relay-native ## 500 kill -9 of instance, broker or both under load through both routes: each call ends once, none is executed twice (9 min)
+hold-kills: $(STAMP) native ## 500 kill -9 of instance, broker or both under load through both routes: each call ends once, none is executed twice (9 min)
 	@$(BIN)/python $(HOLD)/kills.py
 
-hold-rolling: $(STAMP) native relay-native ## rolling restarts of 3 instances under full load through both routes: no failed call, no lost call (2 min)
+hold-rolling: $(STAMP) native ## rolling restarts of 3 instances under full load through both routes: no failed call, no lost call (2 min)
 	@$(BIN)/python $(HOLD)/rolling.py
 
-RELAY_NATIVE := packages/datacenter/src/datacenter/broker/native
-.PHONY: relay-native relay-native-sanitized
-relay-native: $(STAMP) ## build the relay's C library in place
-	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE)
-
-relay-native-sanitized: $(STAMP) ## run the tests of the relay's C library under ASan and UBSan, against the real libzmq
-	@$(MAKE) --no-print-directory --silent -C $(RELAY_NATIVE) PYTHON=$(abspath $(BIN)/python) sanitized
-
 .PHONY: hold-relays
-hold-relays: $(STAMP) relay-native ## 16 threads make and end relays of 50 names under traffic: no deadlock, no reply lost, nothing left (5 min)
+hold-relays: $(STAMP) native ## 16 threads make and end relays of 50 names under traffic: no deadlock, no reply lost, nothing left (5 min)
 	@$(BIN)/python -W error packages/datacenter/tests/broker/hold_relays.py 300
 
 .PHONY: hold-limit
-hold-limit: $(STAMP) native relay-native ## 5 000 peers at a broker, a service and a relay with 256 descriptors: no spin, open connections served as ever (2 min)
+hold-limit: $(STAMP) native ## 5 000 peers at a broker, a service and a relay with 256 descriptors: no spin, open connections served as ever (2 min)
 	@$(BIN)/python $(HOLD)/limit.py
 
 .PHONY: hold-forks

@@ -89,7 +89,7 @@ async def broker(baseline: dict[int, str]) -> AsyncIterator[Broker]:
         yield made
 
 
-@pytest.fixture(params=["direct"])
+@pytest.fixture(params=["direct", "relay"])
 async def client(broker: Broker, request: pytest.FixtureRequest) -> AsyncIterator[AsyncClient]:
     """A client, through each route in turn: what it sees is the same."""
     async with AsyncClient(broker.endpoint, options=ClientOptions(route=request.param)) as made:

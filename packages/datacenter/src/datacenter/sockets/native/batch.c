@@ -114,6 +114,15 @@ static bool hand_out(struct whole *batch, int number) {
     return true;
 }
 
+/* Hands the held message out as the first, whatever its size. False without memory: it stays held. */
+static bool hand_out_alone(struct whole *batch) {
+    size_t wanted = batch->id_size + batch->api.zmq_msg_size(&batch->frame);
+    if (!make_room(batch, wanted > BATCH_BYTES ? wanted : BATCH_BYTES))
+        return false;
+    batch->held = false;
+    return hand_out(batch, 0);
+}
+
 static void hand_out_malformed(struct whole *batch, int number) {
     struct batch_span *span = &batch->shared.spans[number];
     span->id = batch->shared.size;
@@ -130,11 +139,9 @@ int batch_receive(struct batch *shared) {
     shared->size = 0;
     shared->all = shared->malformed = 0;
     if (batch->held) {
-        size_t wanted = batch->id_size + batch->api.zmq_msg_size(&batch->frame);
-        if (!make_room(batch, wanted > BATCH_BYTES ? wanted : BATCH_BYTES))
+        if (!hand_out_alone(batch))
             return -ENOMEM;
-        batch->held = false;
-        hand_out(batch, count++);
+        count++;
     } else if (!make_room(batch, BATCH_BYTES)) {
         return -ENOMEM;
     }
@@ -153,7 +160,11 @@ int batch_receive(struct batch *shared) {
             count++;
         } else {
             batch->held = true;
-            break;
+            if (count)
+                break;
+            if (!hand_out_alone(batch))
+                return -ENOMEM;
+            count++;
         }
     }
     return count;

@@ -1,0 +1,222 @@
+"""A LoopSocket, with its batches in C and in Python: what is received, what is queued, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from datacenter.errors import ClosedError
+from datacenter.sockets import SocketContext
+from datacenter.sockets.batches import MOST
+from datacenter.sockets.ledger import Ledger
+from datacenter.sockets.loop import LoopSocket
+
+DEADLINE_S = 10.0
+
+
+@pytest.fixture(params=[True, False], ids=["native", "python"])
+def native(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def context(ledger: Ledger) -> Iterator[SocketContext]:
+    with SocketContext("test", ledger=ledger) as made:
+        yield made
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    end = asyncio.get_running_loop().time() + DEADLINE_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < end, what
+        await asyncio.sleep(0.002)
+
+
+class Both:
+    """A ROUTER and a DEALER that are connected, and what they received."""
+
+    def __init__(self, context: SocketContext, native: bool, **options: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.at_server: list[tuple[bytes, bytes]] = []
+        self.at_client: list[bytes] = []
+        self.refused: list[tuple[bytes, bytes, Any, bool]] = []
+        self.malformed = 0
+        self.writable = 0
+        front = context.socket(zmq.ROUTER, owner="front", router_mandatory=True, **options)
+        back = context.socket(zmq.DEALER, owner="back", **options)
+        back.connect(front.bind("tcp://127.0.0.1:0"))
+        self.raw = back.raw
+        self.server = LoopSocket(
+            front, loop, lambda who, frame: self.at_server.append((who, frame)), on_malformed=self._malformed,
+            on_refused=lambda *what: self.refused.append(what), native=native,
+        )  # fmt: skip
+        self.client = LoopSocket(
+            back, loop, lambda _, frame: self.at_client.append(frame), on_writable=self._writable,
+            on_refused=lambda *what: self.refused.append(what), native=native,
+        )  # fmt: skip
+
+    def _malformed(self, _who: bytes) -> None:
+        self.malformed += 1
+
+    def _writable(self) -> None:
+        self.writable += 1
+
+    def __enter__(self) -> Both:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.close()
+        self.server.close()
+
+
+async def test_what_is_queued_in_a_turn_arrives_in_order(context: SocketContext, native: bool) -> None:
+    sent = [b"%d" % number for number in range(3 * MOST)]
+    with Both(context, native) as both:
+        for frame in sent:
+            assert both.client.queue(frame)
+        await until(lambda: len(both.at_server) == len(sent), "all have arrived")
+        assert [frame for _, frame in both.at_server] == sent
+        for who, frame in both.at_server:
+            assert both.server.queue(frame[::-1], None, who)
+        await until(lambda: len(both.at_client) == len(sent), "all are answered")
+        assert both.at_client == [frame[::-1] for frame in sent]
+
+
+async def test_sizes_from_nothing_to_larger_than_a_batch(context: SocketContext, native: bool) -> None:
+    sent = [os.urandom(size) for size in (0, 1, 65_535, 65_536, 3, 1_000_000, 0, 70_000, 5)]
+    with Both(context, native) as both:
+        for frame in sent:
+            both.client.queue(frame)
+        await until(lambda: len(both.at_server) == len(sent), "all have arrived")
+        assert [frame for _, frame in both.at_server] == sent
+
+
+async def test_other_numbers_of_frames_are_dropped_and_the_next_message_is_whole(
+    context: SocketContext, native: bool
+) -> None:
+    with Both(context, native) as both:
+        both.raw.send_multipart([b"a", b"b", b"c"])
+        both.raw.send(b"good")
+        both.raw.send_multipart([b"", b""])
+        await until(lambda: both.malformed == 2, "both are noticed")
+        assert [frame for _, frame in both.at_server] == [b"good"]
+        assert both.server.malformed == 2
+
+
+async def test_what_finds_no_room_is_given_back_in_order_and_room_is_told(context: SocketContext, native: bool) -> None:
+    with Both(context, native, send_high_water=5, immediate=True) as both:
+        await until(lambda: both.client.send(b"first"), "the connection is there")
+        both.server.loop.remove_reader(both.server._fd)  # it does not read for a while
+        numbers = iter(range(1_000_000))
+        sent = [b"first"]
+        large = bytes(100_000)
+        while not both.refused:
+            number = next(numbers)
+            if both.client.queue(b"%d " % number + large, number):
+                sent.append(b"%d " % number + large)
+            await asyncio.sleep(0)
+        tokens = [token for _, _, token, gone in both.refused if not gone]
+        assert tokens == list(range(tokens[0], tokens[0] + len(tokens)))
+        assert not both.client.queue(b"not now")
+        both.server.loop.add_reader(both.server._fd, both.server._drain)
+        both.server._come_again()
+        await until(lambda: both.writable, "room is told")
+        arrived = len(sent) - len(tokens)
+        await until(lambda: len(both.at_server) == arrived, "what was sent has arrived, and nothing else")
+        assert [frame for _, frame in both.at_server] == sent[:arrived]
+
+
+async def test_a_reply_to_nobody_is_given_back_as_gone(context: SocketContext, native: bool) -> None:
+    with Both(context, native) as both:
+        both.server.queue(b"reply", "token", b"\0abcd")
+        await until(lambda: both.refused, "it is told")
+        assert both.refused == [(b"\0abcd", b"reply", "token", True)]
+
+
+async def test_closing_sends_what_is_queued_and_taking_back_does_not(context: SocketContext, native: bool) -> None:
+    with Both(context, native, linger_ms=5000) as both:
+        both.client.queue(b"taken back", "token")
+        assert both.client.take_back() == ["token"]
+        both.client.queue(b"goodbye")
+        both.client.close()
+        await until(lambda: both.at_server, "the last word arrives")
+        assert [frame for _, frame in both.at_server] == [b"goodbye"]
+        with pytest.raises(ClosedError):
+            both.client.queue(b"late")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_interrupt_in_a_callback_loses_no_message(
+    context: SocketContext, native: bool, error: type[BaseException]
+) -> None:
+    loop = asyncio.new_event_loop()
+
+    async def make() -> Both:
+        return Both(context, native)
+
+    both = loop.run_until_complete(make())
+    try:
+        take = both.server._on_message
+
+        def interrupted(who: bytes, frame: bytes) -> None:
+            take(who, frame)
+            if frame == b"3":
+                raise error
+
+        both.server._on_message = interrupted
+        for number in range(10):
+            both.client.queue(b"%d" % number)
+        with pytest.raises(error):
+            loop.run_until_complete(until(lambda: len(both.at_server) == 10, "never"))
+        loop.run_until_complete(until(lambda: len(both.at_server) == 10, "the others come when the loop runs again"))
+        assert [frame for _, frame in both.at_server] == [b"%d" % number for number in range(10)]
+    finally:
+        both.__exit__()
+        loop.close()
+
+
+def test_without_the_library_messages_go_through_pyzmq(tmp_path: Path) -> None:
+    """A copy of the package that has no native/libbatch.so, as where there is no C compiler."""
+    import datacenter
+
+    home = Path(datacenter.__file__).parent
+    (tmp_path / "datacenter").mkdir()
+    for part in home.iterdir():
+        if part.name not in ("sockets", "__pycache__"):
+            (tmp_path / "datacenter" / part.name).symlink_to(part)
+    (tmp_path / "datacenter" / "sockets").mkdir()
+    for part in (home / "sockets").iterdir():
+        if part.name not in ("native", "__pycache__"):
+            (tmp_path / "datacenter" / "sockets" / part.name).symlink_to(part)
+    program = """
+import asyncio
+from datacenter import AsyncClient, Broker, Server, Service
+from datacenter.sockets import batches
+
+echo = Service("echo")
+
+@echo.method
+async def back(text: str) -> str:
+    return text
+
+async def main():
+    async with Broker("tcp://127.0.0.1:0") as broker, Server(echo, broker=broker.endpoint) as server:
+        async with AsyncClient(broker.endpoint) as client:
+            print(await client.call("echo.back", "hello"), type(server._stream._batch).__name__)
+
+print(batches.LIBRARY.exists())
+asyncio.run(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True,
+        text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "hello", "PlainBatch"], done.stderr
