@@ -126,6 +126,14 @@ class NoSuchServiceError(DatacenterError):
     code = "no-such-service"
 
 
+def no_such_service(name: str, broker: str) -> NoSuchServiceError:
+    """Nobody ever registered this name at the broker with this address."""
+    return NoSuchServiceError(
+        f"no service named {name!r} was ever registered at {broker}",
+        f"See what there is: `datacenter ls`; start it: `datacenter serve MODULE:{name}`.",
+    )
+
+
 class WrongTypeError(DatacenterError):
     """The name is registered with another type than the one asked for."""
 

@@ -41,7 +41,7 @@ def faults(executed: dict[str, list[int]], logs: Iterable[Path], late_s: float) 
             seen[call] += 1
             pids = executed.get(call, [])
             low, high = ONCE.get(outcome, (1, 0))
-            if method == "again" and outcome in ONCE:
+            if method == "again" and (high or outcome == "BusyError"):
                 high = 1 + MAX_RESENDS
             if low > high:
                 found.setdefault(f"ended as {outcome}", []).append(call)

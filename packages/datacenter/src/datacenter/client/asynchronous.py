@@ -38,9 +38,9 @@ from datacenter.errors import (
     DeadlineError,
     LostError,
     NoRelayError,
-    NoSuchServiceError,
     TooLargeError,
     WrongLoopError,
+    no_such_service,
 )
 from datacenter.routes.direct import Peer, Peers, least_busy
 from datacenter.session import SessionOptions
@@ -403,8 +403,9 @@ class AsyncClient:
         for problem in (self._peers.problems.get(endpoint) for endpoint in (route.endpoints if route else ())):
             if problem is not None:
                 return type(problem)(problem.message, problem.hint)
+        reached = "took it" if pending.refused_by else "could be reached"
         return DeadlineError(
-            f"{pending.target} was not sent: no instance of {service} could be reached before its deadline",
+            f"{pending.target} was not sent: no instance of {service} {reached} before its deadline",
             f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
         )
 
@@ -424,7 +425,7 @@ class AsyncClient:
             log.info("%s is only called directly: %s", route.name, news.message)
             return
         if isinstance(news, DatacenterError) or news.state == "unknown":
-            error = news if isinstance(news, DatacenterError) else self._no_such_service(route.name)
+            error = news if isinstance(news, DatacenterError) else no_such_service(route.name, self._session.address)
             self._forget_route(route, error)
             return
         self._connect(route.accept(news))
@@ -457,14 +458,8 @@ class AsyncClient:
 
     def _known(self, resolution: Resolution) -> Resolution:
         if resolution.state == "unknown":
-            raise self._no_such_service(resolution.name)
+            raise no_such_service(resolution.name, self._session.address)
         return resolution
-
-    def _no_such_service(self, name: str) -> NoSuchServiceError:
-        return NoSuchServiceError(
-            f"no service named {name!r} was ever registered at {self._session.address}",
-            f"See what there is: `datacenter ls`; start it: `datacenter serve MODULE:{name}`.",
-        )
 
     # --- peers
 

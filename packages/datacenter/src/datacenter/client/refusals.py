@@ -50,7 +50,7 @@ class Refusals:
         route = self._routes.get(pending.target.partition(".")[0])
         if route is None or pending.future.done() or reply.code not in (MovedError.code, BusyError.code):
             return False
-        pending.sent = False
+        pending.sent = pending.resends > 0  # an attempt that was lost may have been executed
         by_relay = peer.endpoint == route.relay
         if reply.code == MovedError.code and by_relay:
             self._loop.call_later(REFUSED_PAUSE_S, self._send_again, reply, pending)
