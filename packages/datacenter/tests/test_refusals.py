@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from datacenter import AsyncClient, ClientOptions
-from datacenter.errors import BusyError
+from datacenter import AsyncClient, Broker, ClientOptions, Server
+from datacenter.errors import BusyError, DeadlineError
 from datacenter.testing import Launcher, Process, RunningBroker
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -152,3 +152,20 @@ def test_an_instance_that_is_not_connected_yet_is_waited_for_a_moment(
     first = launch.python("narrow.py", narrow_broker.address, "executed")
     first.wait_line("^serving$")
     asyncio.run(main(first))
+
+
+async def test_a_call_that_a_relay_brings_to_an_instance_which_ends_is_brought_again(
+    broker: Broker, server: Server, until: Until
+) -> None:
+    async with AsyncClient(broker.endpoint, options=ClientOptions(route="relay")) as client:
+        assert await client.call("echo.add", 1) == 6
+        server._draining.add("echo")  # it ends, and neither broker nor relay knows yet
+        with pytest.raises(DeadlineError, match="took it") as caught:
+            await client.call("echo.add", 1, deadline_s=0.1)
+        assert not caught.value.sent
+        call = client.call("echo.add", 2, deadline_s=20)
+        before = server.statistics()["calls"]
+        await until(lambda: server.statistics()["calls"] > before + 2, "it is brought again and again")
+        server._draining.clear()  # as if the relay had found another one
+        assert await call == 7
+        assert client._routes["echo"].avoid == set()

@@ -403,9 +403,8 @@ class AsyncClient:
         for problem in (self._peers.problems.get(endpoint) for endpoint in (route.endpoints if route else ())):
             if problem is not None:
                 return type(problem)(problem.message, problem.hint)
-        reached = "took it" if pending.refused_by else "could be reached"
         return DeadlineError(
-            f"{pending.target} was not sent: no instance of {service} {reached} before its deadline",
+            f"{pending.target} was not sent: no instance of {service} could be reached, or took it, in time",
             f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
         )
 
