@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import selectors
 import threading
@@ -16,15 +17,17 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from datacenter.errors import ClosedError
+from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import fork
 from datacenter.sockets.ledger import Ledger
+from datacenter.sockets.threads import internal, start
 
 log = logging.getLogger("datacenter")
 T = TypeVar("T")
 
 
 class Reactor:
-    """Thread-safe: `call`, `submit`, `stop`. Does not survive fork()."""
+    """Thread-safe: `call`, `run`, `stop`. Does not survive fork()."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -33,53 +36,62 @@ class Reactor:
             selector = selectors.DefaultSelector()
             self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selector)
             self._numbers = register_loop(ledger, self.loop, selector, "reactor")
+        # Entered again by its holder, when the garbage collector runs a finaliser that makes or closes something.
+        self._lock = threading.RLock()
+        self._ended = False
         self._thread = threading.Thread(target=self._run, name="datacenter-reactor", daemon=True)
-        self._thread.start()
-
-    def inside(self) -> bool:
-        """Whether the calling thread is the reactor's."""
-        return threading.current_thread() is self._thread
+        try:
+            start(self._thread, "the reactor")
+        except BaseException:
+            self._close_loop()
+            raise
 
     def call(self, function: Callable[..., object], *args: object) -> None:
-        """Runs `function` in the reactor soon. Raises ClosedError after `stop`."""
-        try:
+        """Runs `function` in the reactor soon; what was accepted runs, also while it stops. Raises ClosedError after
+        `stop`.
+        """
+        with self._lock:
+            if self._ended:
+                raise ClosedError("the process's datacenter runtime is closed", "Make a new Client or Service.")
             self.loop.call_soon_threadsafe(function, *args)
-        except RuntimeError as error:
-            raise ClosedError("the process's datacenter runtime is closed", "Make a new Client or Service.") from error
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
-        """Runs a coroutine in the reactor; its result by a future of the calling thread's world."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the reactor and waits for its result, in another thread. Raises ClosedError if the
+        reactor ends before it.
+        """
         try:
-            return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
-        except RuntimeError as error:
+            with self._lock:
+                if self._ended:
+                    raise concurrent.futures.CancelledError
+                future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            return future.result()
+        except concurrent.futures.CancelledError:
             coroutine.close()
-            raise ClosedError("the process's datacenter runtime is closed", "Make a new Client or Service.") from error
+            raise ClosedError("the process's datacenter runtime is closed", "Make a new Client or Service.") from None
 
     def stop(self, deadline_s: float) -> bool:
         """Ends the thread and closes the loop. Idempotent; True if it ended within `deadline_s`."""
-        if self._thread.is_alive():
-            try:
-                self.loop.call_soon_threadsafe(self.loop.stop)
-            except RuntimeError:
-                return True
-            self._thread.join(deadline_s)
+        with contextlib.suppress(ClosedError):
+            self.call(self.loop.stop)
+        self._thread.join(deadline_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            with internal():
+                self.loop.run_forever()
         except OSError:
             if not fork.ended(self._epoch):
                 raise
         finally:
             if not fork.ended(self._epoch):
-                self._end_loop()
+                with self._lock:
+                    self._ended = True
+                self.loop.run_until_complete(_finish())
+                self._close_loop()
 
-    def _end_loop(self) -> None:
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        self.loop.run_until_complete(asyncio.sleep(0))
+    def _close_loop(self) -> None:
         with fork.still():
             for number in self._numbers:
                 self._ledger.forget(number)
@@ -90,6 +102,15 @@ class Reactor:
         returns, before it looks at descriptors that are closed here. Only a flag is set, in the child's own memory.
         """
         self.loop.stop()
+
+
+async def _finish() -> None:
+    """What was accepted has had its turn by now; what still waits for something is cancelled."""
+    waiting = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in waiting:
+        task.cancel()
+    if waiting:
+        await asyncio.wait(waiting, timeout=CLOSE_DEADLINE_S / 10)
 
 
 def register_loop(

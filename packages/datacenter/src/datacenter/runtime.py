@@ -3,12 +3,15 @@
 Clients and services `acquire()` it and `release()` it; the last one out closes everything in the reverse order of
 creation: sessions (with a goodbye), reactor, sockets, monitor hub, context, ledger. Each step is bounded.
 
-Exit: what was forgotten in globals is closed by an atexit hook, youngest first, before the interpreter takes modules
-apart; what it found open it names in one log line.
+Exit (docs/exit.md): an atexit hook closes what was forgotten, youngest first, before the interpreter takes modules
+apart, and waits for what other threads are closing; what it found open, and what it had to leave open, it names in one
+log line. All of it together takes no longer than CLOSE_DEADLINE_S, and no signal interrupts it. Afterwards nothing can
+be made any more: `acquire` raises ClosedError.
 Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects
 raise ForkedError there.
 
-Lock order: `_lock` (module) is never held while a thread is joined.
+Lock order: `_lock` (module) is never held while a thread is joined. It can be entered again by its holder: the garbage
+collector may run a finaliser of the user's, which closes a client, at any allocation made under it.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ import weakref
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from datacenter.errors import ClosedError
+from datacenter.interruptions import uninterrupted
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
 from datacenter.session import Session, SessionOptions
@@ -38,9 +43,20 @@ log = logging.getLogger("datacenter")
 #: opened at the start: the reactor's loop (3), and for a moment the ledger's file
 DESCRIPTORS: Final = 4
 
-_lock = threading.Lock()
+#: the exit's steps share so much of CLOSE_DEADLINE_S; the rest is for the least waits of those that come too late, and
+#: for the interpreter's own end
+EXIT_SHARE: Final = 0.8
+#: a step of the exit may wait so long although all of its time is used up
+LEAST_WAIT_S: Final = 0.02
+
+_lock = threading.RLock()
 _current: Runtime | None = None
+_runtimes: dict[int, Runtime] = {}  # all that are not closed to the end, by id
 _open_objects: list[weakref.ref[Closable]] = []
+_closers: set[threading.Thread] = set()  # that close something just now
+_silent: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()  # loops that did not answer during the exit
+_exit_by: float | None = None  # when the exit must be over, once it has begun
+_ended = False  # the exit hook has begun: nothing new is made
 
 
 class Closable(Protocol):
@@ -57,12 +73,20 @@ class Runtime:
     def __init__(self) -> None:
         self.epoch = fork.current()
         self.pid = os.getpid()
+        self._users = 0
+        self._sessions: dict[str, tuple[Session, int]] = {}
+        self._ending = threading.RLock()
+        self._left: tuple[str, ...] | None = None
         self.ledger = Ledger.open()
         debug = logging.getLogger("datacenter.sockets").isEnabledFor(logging.DEBUG)
         self.context = SocketContext("datacenter", ledger=self.ledger, debug=debug)
-        self.reactor = Reactor(self.ledger)
-        self._users = 0
-        self._sessions: dict[str, tuple[Session, int]] = {}
+        try:
+            self.reactor = Reactor(self.ledger)
+        except BaseException:
+            self.context.close()
+            self.ledger.close()
+            raise
+        _runtimes[id(self)] = self
 
     def session(self, address: str, options: SessionOptions | None = None) -> Session:
         """The process's session with this broker; made at the first call, with that call's options.
@@ -87,30 +111,57 @@ class Runtime:
                 self._sessions[session.address] = (known, users - 1)
                 return
             self._sessions.pop(session.address, None)
-        session.close(CLOSE_DEADLINE_S / 2)
+        session.close(patience_s() / 2)
 
     def check_process(self) -> None:
         """Raises ForkedError in a child of the process that made this runtime."""
         fork.check(self.epoch, "This client, service or broker")
 
-    def close(self) -> None:
+    def close(self) -> tuple[str, ...]:
+        """Closes everything, in order, and says what it had to leave open. Idempotent, also after an interruption;
+        bounded; every caller waits for the same end.
+        """
+        if not self._ending.acquire(timeout=patience_s()):
+            return ("what another thread is closing",)
+        try:
+            if self._left is None:
+                self._left = self._close()
+                _runtimes.pop(id(self), None)
+            return self._left
+        finally:
+            self._ending.release()
+
+    def _close(self) -> tuple[str, ...]:
+        left: tuple[str, ...] = ()
         for session, _ in list(self._sessions.values()):
-            session.close(CLOSE_DEADLINE_S / 2)
+            session.close(patience_s() / 2)
+        if not self.reactor.stop(patience_s()):
+            left += ("the reactor",)
+        # At the exit a thread may still use its sockets: they are that thread's to close, when it hears ETERM.
+        report = self.context.close(patience_s(), everything=_exit_by is None)
+        left += report.still_open
         self._sessions.clear()
-        if not self.reactor.stop(CLOSE_DEADLINE_S):
-            log.warning("the reactor did not end within %.1f s", CLOSE_DEADLINE_S)
-        report = self.context.close(CLOSE_DEADLINE_S)
-        if not report.clean:
-            log.warning(
-                "ZeroMQ did not end within %.1f s; still open: %s", report.seconds, ", ".join(report.still_open)
-            )
         self.ledger.close()
+        if left:
+            log.warning("not closed within %.1f s: %s", CLOSE_DEADLINE_S, ", ".join(left))
+        return left
+
+    def __repr__(self) -> str:
+        return f"<Runtime of {self._users} users, sessions: {', '.join(self._sessions) or 'none'}>"
 
 
 def acquire() -> Runtime:
-    """The process's runtime, made if there is none. Each `acquire` needs one `release`."""
+    """The process's runtime, made if there is none. Each `acquire` needs one `release`.
+
+    Raises ClosedError once the interpreter ends, DescriptorLimitError, DatacenterError when no thread can be started.
+    """
     global _current
     fork.settle()
+    if _ended:
+        raise ClosedError(
+            "the interpreter is ending, and datacenter has ended before it",
+            "Do it earlier: an atexit handler registered after `import datacenter` runs before datacenter ends.",
+        )
     with _lock:
         if _current is None:
             descriptor_limit.require(DESCRIPTORS, "datacenter")
@@ -133,14 +184,21 @@ def release(runtime: Runtime) -> None:
     runtime.close()
 
 
-def run_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+def patience_s() -> float:
+    """How long one step of a close may wait: CLOSE_DEADLINE_S; all those of the exit together no longer than that."""
+    return CLOSE_DEADLINE_S if _exit_by is None else max(LEAST_WAIT_S, _exit_by - time.monotonic())
+
+
+def run_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> bool:
     """Runs `function` where the sockets of `loop` may be used: in its thread while it runs, here when it does not.
 
-    Waits for it at most CLOSE_DEADLINE_S; what a loop that does not answer owns is left alone.
+    Waits for it, bounded; False if the loop does not answer: what it owns is left alone.
     """
-    if not loop.is_running():
+    if not loop.is_running() or asyncio._get_running_loop() is loop:
         function()
-        return
+        return True
+    if loop in _silent:
+        return False
     done = threading.Event()
 
     def run() -> None:
@@ -153,9 +211,32 @@ def run_in_loop(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -
         loop.call_soon_threadsafe(run)
     except RuntimeError:  # it has ended meanwhile
         function()
-        return
-    if not done.wait(CLOSE_DEADLINE_S):
-        log.warning("an event loop did not answer within %.1f s; its sockets are left open", CLOSE_DEADLINE_S)
+        return True
+    if done.wait(patience_s() / 2):
+        return True
+    log.warning("an event loop did not answer within %.1f s; its sockets are left open", CLOSE_DEADLINE_S / 2)
+    if _exit_by is not None:
+        _silent.add(loop)
+    return False
+
+
+def start_closer(close: Callable[[], None]) -> bool:
+    """Runs `close` in a thread of its own, which the exit waits for. False if there can be none. Takes no lock."""
+
+    def run() -> None:
+        try:
+            close()
+        finally:
+            _closers.discard(thread)
+
+    thread = threading.Thread(target=run, name="datacenter-close", daemon=True)
+    _closers.add(thread)
+    try:
+        thread.start()
+    except RuntimeError:  # Python 3.12 starts none once the interpreter ends, and there is `ulimit -u`
+        _closers.discard(thread)
+        return False
+    return True
 
 
 async def apart(function: Callable[[], None]) -> None:
@@ -170,8 +251,10 @@ async def apart(function: Callable[[], None]) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(lambda: None if done.done() else done.set_result(None))
 
-    threading.Thread(target=run, name="datacenter-close", daemon=True).start()
-    await asyncio.shield(done)
+    if start_closer(run):
+        await asyncio.shield(done)
+    else:
+        function()
 
 
 def remember(thing: Closable) -> None:
@@ -193,45 +276,70 @@ def give_up(thing: object, close: Callable[[], None]) -> None:
     A finaliser may run in any thread, at any allocation, with any lock held: it must take none and wait for nothing.
     """
     warnings.warn(f"{thing!r} was collected unclosed; close() it, or use `with`", ResourceWarning, stacklevel=3)
-    with contextlib.suppress(RuntimeError):  # the interpreter is ending: the exit hook has closed everything
-        threading.Thread(target=close, name="datacenter-close", daemon=True).start()
+    start_closer(close)  # if there can be no thread, the exit hook closes it with the rest
 
 
 def close_all() -> None:
     """Closes what is open in this process, youngest first, then the runtime. For the exit hook and for tests."""
-    global _current
+    global _exit_by
     fork.settle()
     started = time.monotonic()
-    names: list[str] = []
+    _exit_by = started + EXIT_SHARE * CLOSE_DEADLINE_S
+    try:
+        found = _close_objects()
+        for closer in list(_closers):
+            if closer is not threading.current_thread():
+                closer.join(patience_s() / 2)
+        left: tuple[str, ...] = ()
+        for runtime in list(_runtimes.values()):
+            found.append(repr(runtime))
+            left += runtime.close()
+    finally:
+        _exit_by = None
+        _silent.clear()
+    if found:
+        tail = f"; left open: {', '.join(left)}" if left else ""
+        log.info("closed at exit in %.0f ms: %s%s", (time.monotonic() - started) * 1000, ", ".join(found), tail)
+
+
+def _close_objects() -> list[str]:
+    """Closes what is remembered, youngest first; returns what that was."""
+    global _current
+    found: list[str] = []
     while True:
         with _lock:
             if not _open_objects:
-                break
+                _current = None
+                return found
             thing = _open_objects.pop()()
-        if thing is not None:
-            names.append(repr(thing))
-            try:
-                thing.close_now()
-            except Exception:
-                log.exception("%r could not be closed at exit", thing)
-    with _lock:
-        left, _current = _current, None
-    if left is not None:
-        names.append("what was collected unclosed")
-        left.close()
-    if names:
-        log.info("closed at exit in %.0f ms: %s", (time.monotonic() - started) * 1000, ", ".join(names))
+        if thing is None:
+            continue
+        try:
+            found.append(repr(thing))
+            thing.close_now()
+        except Exception:
+            log.exception("a %s could not be closed at exit", type(thing).__name__)
+
+
+def _at_exit() -> None:
+    global _ended
+    _ended = True
+    uninterrupted(close_all)
 
 
 def _after_fork_in_child() -> None:
     global _current, _lock
-    _lock = threading.Lock()
-    runtime, _current = _current, None
+    _lock = threading.RLock()
+    _current = None
     _open_objects.clear()
-    if runtime is not None:
+    _closers.clear()
+    for runtime in _runtimes.values():
         fork.keep_for_ever(runtime)  # its finalisers would close numbers that are others' by now
         runtime.reactor.leave()
+    _runtimes.clear()
 
 
 fork.in_child(_after_fork_in_child)
-atexit.register(close_all)
+# Twice: a Ctrl-C between the hook's call and its first statement takes the first one away.
+atexit.register(_at_exit)
+atexit.register(_at_exit)

@@ -189,10 +189,11 @@ class Session:
         """Says goodbye and closes the connection. Idempotent; bounded by `deadline_s`."""
         if self.state == "closed" and self._connection is None:
             return
-        done = self._in_reactor(self._close)
         try:
-            done.result(deadline_s)
-        except (concurrent.futures.TimeoutError, ClosedError):
+            self._in_reactor(self._close).result(deadline_s)
+        except ClosedError:
+            return  # the reactor has ended: at the interpreter's end others close as well
+        except concurrent.futures.TimeoutError:
             log.warning("session with %s did not close within %.1f s", self.address, deadline_s)
 
     def statistics(self) -> dict[str, int | float | str | None]:

@@ -24,7 +24,7 @@ class DaemonPool:
         self._epoch = fork.current()
         self._size = size
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # its holder may come again, in a finaliser
         self._work: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None] = (
             queue.SimpleQueue()
         )
@@ -33,16 +33,28 @@ class DaemonPool:
         self._closed = False
 
     def submit(self, work: Callable[[], Any]) -> concurrent.futures.Future[Any]:
-        """Runs `work` in a thread as soon as one is free. RuntimeError after `close`."""
+        """Runs `work` in a thread as soon as one is free. RuntimeError after `close`, and when it has no thread and can
+        start none.
+        """
         future = concurrent.futures.Future[Any]()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the pool is closed")
             self._work.put((future, work))
             if not self._idle.acquire(blocking=False) and self._threads < self._size:
-                self._threads += 1
-                threading.Thread(target=self._run, name=f"{self._name}-{self._threads}", daemon=True).start()
+                self._start_one()
         return future
+
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"{self._name}-{self._threads + 1}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            if self._threads:
+                return  # the others come to it
+            self._work.get_nowait()
+            raise
+        self._threads += 1
 
     def waiting(self) -> int:
         """Work that no thread has begun, roughly."""

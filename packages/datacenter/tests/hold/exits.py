@@ -1,63 +1,104 @@
-"""The end of a process at a random moment of an outage: within 1 s, with its own status, and without a word of
-complaint.
+"""2 000 ends of processes: every way to end, at any moment, whoever holds what; none aborts, hangs, or leaves a trace.
 
-    python exits.py --runs 200
+    python exits.py --runs 2000 [--seed N]
 
-A round is a broker, a service, and some clients that call without pause, each a program of exiting.py or a
-`datacenter` command. Then there is an outage, or none, and at random moments of it each of them is ended in a way of
-its own: that is a run.
+A round is a broker, a service, and some programs of exiting.py (and `datacenter` commands). Then something happens to
+the broker and the service, or nothing, and at random moments of it each program is ended in a way of its own: that is a
+run. It holds when each
+- ends within a second (a service: and its `drain_s`), with the status that its code determined;
+- says nothing but what Python says of the way it ended, and in one log line what was still open;
+- has told every waiting caller, in a typed error, that its call is over;
+and when afterwards the broker and the service, if they lived through it, have the descriptors of the beginning, kind by
+kind, and no connection in CLOSE_WAIT.
+
+A seed repeats what is chosen; the moments within a process are its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
+import os
 import random
+import re
 import signal
+import socket
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from figures import distribution, finish
-
-from datacenter.testing import Launcher, NotReadyError, Process, RunningBroker, RunningService, free_port
-
 PROGRAMS = Path(__file__).parent
-END_S = 1.0
-CLIENTS_A_ROUND = 6
-COMPLAINTS = ("Assertion", "Aborted", "Fatal", "Traceback", "Exception ignored", "ResourceWarning", "never awaited",
-              "never retrieved", "was destroyed")  # fmt: skip
 
-CLIENTS = ("sync", "sync-global", "sync-unclosed", "async", "async-global", "async-unclosed")
-MANNERS = ("return", "exception", "thread", "SIGTERM", "SIGTERM handled", "SIGINT")
-SIGNALS = ("SIGTERM", "SIGINT")
-OUTAGES = ("none", "service killed", "broker killed", "both killed", "service back", "broker back")
+from exit_holders import HOLDERS  # noqa: E402
+from exiting import ASYNC_WAYS, WAYS  # noqa: E402
+from figures import distribution, finish, kinds, wait_for, wait_for_kinds  # noqa: E402
+
+from datacenter.options import CLOSE_DEADLINE_S, DRAIN_S  # noqa: E402
+from datacenter.testing import Launcher, NotReadyError, Process, free_port  # noqa: E402
+
+END_S = CLOSE_DEADLINE_S
+REST_S = 60.0
+A_ROUND = 16
+COMMANDS = ("serve", "up")
+MOMENTS = ("nothing happens", "service stopped", "both stopped", "service killed", "broker killed", "both killed",
+           "service back", "broker back")  # fmt: skip
+#: never, whatever the end
+ABORTS = ("Assertion", "Aborted", "Fatal", "WRONG", "Segmentation")
+COMPLAINTS = (*ABORTS, "Traceback", "Exception ignored", "ResourceWarning", "never awaited", "never retrieved",
+              "was destroyed", "ERROR ")  # fmt: skip
+UNCLOSED = re.compile(r"not closed within|did not|could not be closed|left open")
+LOG_LINE = re.compile(r"^INFO datacenter\S* closed at exit in \d+ ms: .*$", re.MULTILINE)
+ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", re.MULTILINE)
 
 
 @dataclass
-class Subject:
-    """A process that is to end, and how."""
+class Choice:
+    """What is to end, and how."""
 
-    what: str
-    manner: str
-    process: Process
+    holder: str
+    way: str
+    activity: str
 
     @property
-    def allowed(self) -> tuple[int, str]:
-        """(status, the last line of the one traceback that may be printed, or "")."""
-        if self.what in ("serve", "up") or self.manner in ("return", "thread", "SIGTERM handled"):
-            return 0, ""
-        if self.manner == "exception":
-            return 1, "RuntimeError: deliberate"
-        if self.manner == "SIGTERM":
-            return -signal.SIGTERM, ""
-        return -signal.SIGINT, "KeyboardInterrupt"
+    def is_command(self) -> bool:
+        return self.holder in COMMANDS
 
-    def end(self) -> tuple[float, int]:
+
+def choose(chance: random.Random, holder: str) -> Choice:
+    if holder in COMMANDS:
+        return Choice(holder, chance.choice(["SIGTERM", "SIGINT"]), "idle")
+    ways = [*WAYS, *ASYNC_WAYS] if HOLDERS[holder].is_async else [*WAYS]
+    return Choice(holder, chance.choice(ways), chance.choice(["idle", "calling", "calling", "connecting"]))
+
+
+def plan(chance: random.Random, runs: int, only: str) -> list[Choice]:
+    """Every holder once, as far as `runs` go, then any; or `only` one."""
+    holders = [only] if only else [*HOLDERS, *COMMANDS]
+    chance.shuffle(holders)
+    holders += chance.choices(holders, k=max(0, runs - len(holders)))
+    return [choose(chance, holder) for holder in holders[:runs]]
+
+
+class Subject:
+    """A process that is to end."""
+
+    def __init__(self, choice: Choice, process: Process) -> None:
+        self.choice = choice
+        self.process = process
+
+    def end(self, chance: random.Random) -> tuple[float, int]:
         """(seconds from the trigger to the end, status)."""
-        if self.manner in SIGNALS or self.manner == "SIGTERM handled":
+        way = self.choice.way
+        prefer(self.process.pid)
+        if way in ("SIGTERM", "SIGTERM-handled", "SIGINT", "SIGINT-twice"):
             at = time.monotonic()
-            self.process.signal(signal.SIGINT if self.manner == "SIGINT" else signal.SIGTERM)
+            self.process.signal(signal.SIGTERM if "SIGTERM" in way else signal.SIGINT)
+            if way == "SIGINT-twice":
+                time.sleep(chance.uniform(0, 0.1))
+                self.process.signal(signal.SIGINT)
             status = self.process.wait(5)
             return time.monotonic() - at, status
         self.process.tell("leave")
@@ -66,119 +107,247 @@ class Subject:
         _, found = self.process.wait_line(r"^leaving (\S+)")
         return ended - float(found[1]), status
 
+    @property
+    def bound_s(self) -> float:
+        return END_S + (DRAIN_S if self.choice.is_command else HOLDERS[self.choice.holder].extra_s)
+
+    def faults(self, seconds: float, status: int) -> list[str]:
+        """What did not hold."""
+        found = [f"ended after {seconds:.2f} s"] if seconds > self.bound_s else []
+        if status not in self._allowed():
+            found.append(f"status {status}, not {self._allowed()}")
+        found += [f"said {word!r}" for word in self._complaints()]
+        if not self.choice.is_command:
+            found += self._log_faults()
+        return found
+
+    def _allowed(self) -> tuple[int, ...]:
+        if self.choice.is_command:
+            return (0,)
+        status, _ = {**WAYS, **ASYNC_WAYS}[self.choice.way]
+        # Python gives signals back their default action at the very end, and SIGINT may come so late.
+        return (status, -signal.SIGINT) if self.choice.way == "SIGINT-at-exit" else (status,)
+
+    def _complaints(self) -> list[str]:
+        errors = self.process.errors
+        if self.choice.is_command:
+            return [word for word in COMPLAINTS if word in errors]
+        holder, way = HOLDERS[self.choice.holder], self.choice.way
+        _, last = {**WAYS, **ASYNC_WAYS}[way]
+        if way in ("SIGINT-twice", "SIGINT-at-exit"):
+            # Python tells wherever the second one arrives; asyncio, what it could not finish.
+            foreign = [
+                line
+                for line in ERROR_LINE.findall(errors)
+                if not re.match("Keyboard|Cancelled|SystemExit|Exception ignored", line)
+            ]
+            return [word for word in ABORTS if word in errors] + foreign
+        found = [word for word in COMPLAINTS if word in errors]
+        if holder.warns and "ResourceWarning" in found:
+            found.remove("ResourceWarning")  # that is what Python tells the author of a program that forgets to close
+        if last and "Traceback" in found:
+            blocks = errors.count("Traceback (most recent call last)")
+            chained = errors.count("During handling of the above") + errors.count("direct cause of the following")
+            ends = [line for line in errors.splitlines() if line.split(".")[-1].startswith(last.split(".")[-1])]
+            if blocks - chained == 1 and ends:
+                found.remove("Traceback")
+        if not holder.mute:
+            found += UNCLOSED.findall(errors)
+        return found
+
+    def _log_faults(self) -> list[str]:
+        """One line names what was left to the exit hook."""
+        named, way = HOLDERS[self.choice.holder].named, self.choice.way
+        lines = LOG_LINE.findall(self.process.errors)
+        if len(lines) > 1:
+            return [f"{len(lines)} lines say what was closed at exit"]
+        if named is None or way == "SIGINT-twice":
+            return []
+        if not named or way in ("SIGTERM", "os._exit"):
+            return [f"something was left: {line}" for line in lines]
+        return [] if lines and named in lines[0] else [f"no log line names the {named}"]
+
+
+def prefer(pid: int) -> None:
+    """Has a process run before others, as far as we may: its end is timed, not the load of the machine."""
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.setpriority(os.PRIO_PROCESS, int(thread), -15)
+
+
+@contextlib.contextmanager
+def telling_where(subject: Subject) -> Iterator[None]:
+    """If a process hangs, its threads' stacks are in the message."""
+    try:
+        yield
+    except NotReadyError as error:
+        if not subject.choice.is_command:
+            subject.process.signal(signal.SIGUSR1)
+            with contextlib.suppress(AssertionError):
+                wait_for("the stacks", lambda: "Current thread" in subject.process.errors, 2)
+        raise NotReadyError(f"{subject.choice}: {error}\n{subject.process.errors[-6000:]}") from None
+
+
+class Nobody:
+    """An address where a connection is in flight for ever: a listener whose queue is full."""
+
+    def __init__(self) -> None:
+        self.listener = socket.socket()
+        self.listener.bind(("127.0.0.1", 0))
+        self.listener.listen(0)
+        self.fillers = []
+        for _ in range(3):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(self.listener.getsockname())
+            self.fillers.append(filler)
+        self.address = f"tcp://127.0.0.1:{self.listener.getsockname()[1]}"
+
+    def close(self) -> None:
+        for one in (self.listener, *self.fillers):
+            one.close()
+
 
 class Round:
-    """The actors of one round; `subjects` are those who are to end."""
+    """A broker, a service, and those who are to end."""
 
-    def __init__(self, launch: Launcher, manners: list[str]) -> None:
+    def __init__(self, launch: Launcher, chance: random.Random, choices: list[Choice]) -> None:
         self.launch = launch
-        self.outage = random.choice(OUTAGES)
-        self.port = free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self.broker = self.infrastructure("up", "broker", manners)
-        self.service = self.infrastructure("serve", "server", manners)
-        waiting = launch.python(str(PROGRAMS / "calling_client.py"), self.address)
-        self.clients = [self.program(what, manners.pop()) for what in random.sample(CLIENTS, CLIENTS_A_ROUND)]
-        for client in self.clients:
-            client.process.wait_line("^ready")
-        waiting.wait_line('"instance"')
+        self.chance = chance
+        self.moment = chance.choice(MOMENTS)
+        self.nobody = Nobody()
+        self.broker = launch.broker()
+        self.service = launch.service("shop:shop", self.broker)
+        self.port = int(self.broker.address.rpartition(":")[2])
+        self.before = {process: kinds(process.pid) for process in (self.broker, self.service)}
+        self.subjects = [self._start(choice) for choice in choices]
+        for subject in self.subjects:
+            with telling_where(subject):
+                subject.process.wait_line("^ready|^serving|^broker ready")
 
-    def program(self, what: str, manner: str) -> Subject:
-        way = "signal" if manner in SIGNALS else "handler" if "handled" in manner else manner
-        words = ("-W", "default", str(PROGRAMS / "exiting.py"), what, way, self.address)
-        return Subject(what, manner, self.launch.python(*words))
-
-    def infrastructure(self, command: str, program: str, manners: list[str]) -> Subject:
-        """The broker or the service: the command, or a program of the library's user."""
-        if random.random() < 0.5:
-            subject = self.program(program, manners.pop())
-            subject.process.wait_line("^ready")
-            return subject
-        process: RunningBroker | RunningService
-        process = self.launch.broker(self.port) if command == "up" else self.launch.service("shop:shop", self.address)
-        return Subject(command, random.choice(SIGNALS), process)
+    def _start(self, choice: Choice) -> Subject:
+        if choice.holder == "up":
+            return Subject(choice, self.launch.command("up", "--listen", f"tcp://127.0.0.1:{free_port()}"))
+        if choice.holder == "serve":
+            return Subject(choice, self.launch.start_service("shop:never", self.broker))
+        address = self.nobody.address if choice.activity == "connecting" else self.broker.address
+        words = (choice.holder, choice.way, choice.activity, address)
+        return Subject(choice, self.launch.python("-W", "default", str(PROGRAMS / "exiting.py"), *words))
 
     def disturb(self) -> None:
-        """Begins the outage."""
-        for name, subject in (("service", self.service), ("broker", self.broker)):
-            if name in self.outage or "both" in self.outage:
-                subject.process.kill()
-        if "back" in self.outage:
-            time.sleep(random.uniform(0, 0.5))
-            if "service" in self.outage:
-                self.launch.start_service("shop:shop", self.address)
+        """Lets the moment come."""
+        chosen = [process for name, process in (("service", self.service), ("broker", self.broker))
+                  if name in self.moment or "both" in self.moment]  # fmt: skip
+        for process in chosen:
+            if "stopped" in self.moment:
+                process.signal(signal.SIGSTOP)
             else:
-                self.launch.command("up", "--listen", self.address)
+                process.kill()
+        if "stopped" in self.moment:
+            for subject in self.subjects:
+                if not subject.choice.is_command and self.chance.random() < 0.5:
+                    subject.process.tell("flood")
+        if "back" in self.moment:
+            time.sleep(self.chance.uniform(0, 0.5))
+            if "service" in self.moment:
+                self.launch.start_service("shop:shop", self.broker)
+            else:
+                self.launch.command("up", "--listen", self.broker.address)
 
-    def subjects(self) -> list[Subject]:
-        """Who is to end: the clients in any order, then what is left of service and broker, in any order."""
-        random.shuffle(self.clients)
-        last = [subject for subject in (self.service, self.broker) if subject.process.running]
-        random.shuffle(last)
-        return [*self.clients, *last]
+    def play(self) -> tuple[list[tuple[str, float]], list[str]]:
+        """Ends each: ((holder, seconds) of each, what did not hold)."""
+        self.disturb()
+        self.chance.shuffle(self.subjects)
+        seconds, faults = [], []
+        for subject in self.subjects:
+            time.sleep(self.chance.uniform(0, 0.1))
+            choice = subject.choice
+            name = f"{choice.holder}, {choice.way}, {choice.activity}, {self.moment}"
+            try:
+                with telling_where(subject):
+                    took, status = subject.end(self.chance)
+            except (NotReadyError, BrokenPipeError) as error:
+                seconds.append((choice.holder, 5.0))
+                faults.append(f"{name}: {error}\n{subject.process.errors[-2000:]}")
+                continue
+            seconds.append((choice.holder, took))
+            wrong = subject.faults(took, status)
+            if wrong:
+                faults.append(f"{name}: {'; '.join(wrong)}\n{subject.process.errors[-3000:]}")
+        return seconds, faults + self._peers()
+
+    def _peers(self) -> list[str]:
+        """What the exits left in those who lived through them."""
+        self.nobody.close()
+        if "killed" in self.moment or "back" in self.moment:
+            return []
+        faults = []
+        for name, process in (("service", self.service), ("broker", self.broker)):
+            process.signal(signal.SIGCONT)
+            after = wait_for_kinds(process.pid, self.before[process], REST_S)
+            if after != self.before[process]:
+                faults.append(f"the {name} had {self.before[process]}, has {after}; {self.moment}")
+        ports = {self.port, int(self.service.endpoint.rpartition(":")[2])}
+        try:
+            wait_for("no CLOSE_WAIT", lambda: not close_wait(ports), REST_S)
+        except AssertionError:
+            faults.append(f"{close_wait(ports)} connections in CLOSE_WAIT; {self.moment}")
+        return faults
 
 
-def complaints(errors: str, last_line: str) -> list[str]:
-    """What a process should not have said, beside the one traceback that ends in `last_line`."""
-    found = [word for word in COMPLAINTS if word in errors]
-    if last_line and "Traceback" in found:
-        blocks = errors.count("Traceback (most recent call last)")
-        chained = errors.count("During handling of the above") + errors.count("direct cause of the following")
-        if blocks - chained == 1 and errors.rstrip().splitlines()[-1].startswith(last_line):
-            found.remove("Traceback")
+def close_wait(ports: set[int]) -> int:
+    """Connections in CLOSE_WAIT with one of these ports at either end."""
+    found = 0
+    with open("/proc/net/tcp") as table:
+        next(table)
+        for line in table:
+            local, remote, state = line.split()[1:4]
+            found += state == "08" and bool(ports & {int(end.rpartition(":")[2], 16) for end in (local, remote)})
     return found
 
 
-def judge(subject: Subject, outage: str) -> tuple[float, list[str]]:
-    """Ends one subject: (seconds it took, what did not hold)."""
-    name = f"{subject.what}, {subject.manner}, {outage}"
-    try:
-        seconds, status = subject.end()
-    except NotReadyError as error:
-        return 5.0, [f"{name}: {error}"]
-    wanted, last_line = subject.allowed
-    faults = [f"{name}: ended after {seconds:.2f} s"] if seconds > END_S else []
-    if status != wanted:
-        faults.append(f"{name}: status {status}, not {wanted}")
-    bad = complaints(subject.process.errors, last_line)
-    if subject.what.endswith("-unclosed") and "ResourceWarning" in bad:
-        bad.remove("ResourceWarning")  # that is what Python tells the author of a program that forgets to close
-    if bad or status != wanted:
-        faults.append(f"{name}: said {bad}:\n{subject.process.errors[-3000:]}")
-    return seconds, faults
+def play_round(seed: int, choices: list[Choice]) -> tuple[list[tuple[str, float]], list[str]]:
+    with Launcher(cwd=PROGRAMS) as launch:
+        return Round(launch, random.Random(seed), choices).play()
 
 
-def check(runs: int) -> list[str]:
+def check(runs: int, seed: int, parallel: int, only: str) -> list[str]:
     """Plays rounds until `runs` processes have ended; prints the table, returns what did not hold."""
+    chance = random.Random(seed)
+    choices = plan(chance, runs, only)
+    rounds = [choices[at : at + A_ROUND] for at in range(0, runs, A_ROUND)]
     seconds: dict[str, list[float]] = defaultdict(list)
     faults: list[str] = []
-    done = 0
-    while done < runs:
-        manners = [*random.sample(MANNERS, 2), *random.sample(MANNERS, CLIENTS_A_ROUND)]
-        with Launcher(cwd=PROGRAMS) as launch:
-            around = Round(launch, manners)
-            around.disturb()
-            for subject in around.subjects():
-                time.sleep(random.uniform(0, 0.3))
-                took, wrong = judge(subject, around.outage)
-                seconds[subject.what].append(took)
-                faults += wrong
-                done += 1
-        print(f"{done} runs, {len(faults)} faults", flush=True)
-    for what, values in sorted(seconds.items()):
-        print(f"{what:16} {distribution(values)}")
-    print(f"{'all':16} {distribution([value for values in seconds.values() for value in values])}")
+    began, done = time.monotonic(), 0
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+        playing = [pool.submit(play_round, chance.randrange(1 << 30), subjects) for subjects in rounds]
+        for future in concurrent.futures.as_completed(playing):
+            try:
+                took, wrong = future.result()
+            except (NotReadyError, AssertionError) as error:
+                took, wrong = [], [f"a round could not be played: {error}"]
+            for holder, value in took:
+                seconds[holder].append(value)
+            faults += wrong
+            done += len(took)
+            print(f"{done} runs, {len(faults)} faults, {time.monotonic() - began:.0f} s", flush=True)
+            for fault in wrong:
+                print(f"  {fault.splitlines()[0]}", flush=True)
+    for holder, values in sorted(seconds.items()):
+        print(f"{holder:32} {distribution(values)}")
+    print(f"{'all':32} {distribution([value for values in seconds.values() for value in values])}")
     return faults
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
+    parser.add_argument("--parallel", type=int, default=3, help="rounds at a time")
+    parser.add_argument("--holder", default="", help="only this one")
     options = parser.parse_args()
-    random.seed(options.seed)
     print(f"seed {options.seed}")
-    finish(check(options.runs))
+    finish(check(options.runs, options.seed, options.parallel, options.holder))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from datacenter import runtime
 from datacenter.client.asynchronous import AsyncClient
 from datacenter.client.route import DEFAULT_BROKER, ClientOptions, StateEvent
 from datacenter.errors import ClosedError, WrongLoopError
-from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
+from datacenter.sockets.threads import in_internal
 from datacenter.threads import DaemonPool
 from datacenter.wire import Resolution, ServiceType
 
@@ -44,12 +44,13 @@ class Client:
 
     def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
         self._closed = True  # until all is made: then the finaliser has something to do
+        _check_thread()
         self._runtime = runtime.acquire()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._submissions = _Submissions(self._runtime.reactor)
         self._notifier = DaemonPool(1, "datacenter-notify")
         try:
-            self._async = self._runtime.reactor.submit(_make_async(broker, options)).result()
+            self._async = self._runtime.reactor.run(_make_async(broker, options))
         except BaseException:
             runtime.release(self._runtime)
             raise
@@ -92,7 +93,7 @@ class Client:
     def resolve(self, name: str, *, type_: ServiceType = "rpc", deadline_s: float | None = None) -> Resolution:
         """As of AsyncClient."""
         self._check_usable()
-        return self._runtime.reactor.submit(self._async.resolve(name, type_=type_, deadline_s=deadline_s)).result()
+        return self._runtime.reactor.run(self._async.resolve(name, type_=type_, deadline_s=deadline_s))
 
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` at each change of state, one at a time, in a thread kept for that.
@@ -120,23 +121,24 @@ class Client:
         self._runtime.check_process()
         if self._closed:
             raise ClosedError("this client is closed", "Make a new one.")
-        if self._runtime.reactor.inside():
-            raise WrongLoopError(
-                "a listener runs in the thread that would have to do this call",
-                "Call from another thread, or use AsyncClient.",
-            )
+        _check_thread()
 
     def close(self) -> None:
         """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded; any thread.
 
-        Nothing happens in a forked child: what is the parent's stays the parent's.
+        In a finaliser that the garbage collector runs in a thread of datacenter's own it returns at once, and closes
+        in the background. Nothing happens in a forked child: what is the parent's stays the parent's.
         """
         with self._lock:
             if self._closed or self._runtime.pid != os.getpid():
                 return
             self._closed = True
         runtime.forget(self)
-        _close_parts(self._async, self._runtime, self._submissions, self._notifier)
+        parts = functools.partial(_close_parts, self._async, self._runtime, self._submissions, self._notifier)
+        if in_internal():
+            runtime.start_closer(parts)
+        else:
+            parts()
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
@@ -151,6 +153,14 @@ class Client:
         return repr(self._async).replace("AsyncClient", "Client")
 
 
+def _check_thread() -> None:
+    if in_internal():
+        raise WrongLoopError(
+            "a listener or a finaliser runs in the thread that would have to do this",
+            "Call from another thread, or use AsyncClient.",
+        )
+
+
 def _notify(listener: Callable[[StateEvent], object], event: StateEvent) -> None:
     try:
         listener(event)
@@ -163,30 +173,41 @@ class _Submissions:
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # its holder may come again, in a finaliser that makes a call
         self._queue: list[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = []
 
     def add(self, start: Callable[[], asyncio.Future[Any]]) -> concurrent.futures.Future[Any]:
         """Has `start` run in the reactor; the future gets what its future gets. Any thread. Raises ClosedError."""
         future = concurrent.futures.Future[Any]()
         with self._lock:
+            wake = not self._queue
             self._queue.append((start, future))
-            wake = len(self._queue) == 1
         if wake:
-            self._reactor.call(self.run)
+            try:
+                self._reactor.call(self.run)
+            except ClosedError as error:
+                self._fail(error)  # also those of others, who rely on our wake-up
         return future
 
     def run(self) -> None:
         """In the reactor: starts everything that is queued."""
-        with self._lock:
-            queue, self._queue = self._queue, []
-        for start, future in queue:
+        for start, future in self._take():
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 _pass_on(start(), future)
             except Exception as error:
                 future.set_exception(error)
+
+    def _fail(self, error: ClosedError) -> None:
+        for _, future in self._take():
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+
+    def _take(self) -> list[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]]:
+        with self._lock:
+            queue, self._queue = self._queue, []
+        return queue
 
 
 def _close_parts(
@@ -205,11 +226,14 @@ def _close_parts(
 
     try:
         process.reactor.call(shut_in_reactor)
-        shut.result(CLOSE_DEADLINE_S)
-    except (ClosedError, concurrent.futures.TimeoutError) as error:
+        shut.result(runtime.patience_s())
+    except ClosedError:
+        pass  # the reactor has ended, and all that lived there
+    except concurrent.futures.TimeoutError as error:
         log.warning("%r did not close in order: %s", client, error)
-    client._give_back()
-    runtime.release(process)
+    finally:  # also after a second Ctrl-C
+        client._give_back()
+        runtime.release(process)
 
 
 async def _make_async(broker: str, options: ClientOptions | None) -> AsyncClient:

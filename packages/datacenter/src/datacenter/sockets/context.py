@@ -5,9 +5,9 @@ every state.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import errno
 import itertools
+import logging
 import threading
 import time
 import warnings
@@ -19,6 +19,7 @@ from typing import Any, Final
 import zmq
 
 from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError, SocketLimitError
+from datacenter.interruptions import uninterrupted
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets import hub as hubs
@@ -29,6 +30,8 @@ from datacenter.sockets.monitor_reader import MonitorReader
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket
 from datacenter.sockets.reports import CloseReport, ContextStatistics
+
+log = logging.getLogger("datacenter.sockets")
 
 _generations = itertools.count(1)
 _monitor_names = itertools.count(1)
@@ -66,6 +69,7 @@ class SocketContext:
         self._max_sockets = max_sockets
         self._lock = threading.RLock()
         self._ending = threading.Lock()
+        self._term_done: threading.Event | None = None
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None
         self._attached = False
         self._made = 0
@@ -239,16 +243,15 @@ class SocketContext:
         self._owned.pop(generation, None)
         self.inproc_names.difference_update(bound)
 
-    def close(self, deadline_s: float = CLOSE_DEADLINE_S) -> CloseReport:
+    def close(self, deadline_s: float = CLOSE_DEADLINE_S, *, everything: bool = True) -> CloseReport:
         """Close all sockets, newest first, and end the context. Returns within about `deadline_s` in every state, and
         says what is left.
 
-        Idempotent; a second call returns the same report. No thread may be inside a call of one of the sockets. What
-        does not end in time is left alone for ever, rather than waited for. In a forked child it does nothing.
+        Idempotent; a second call returns the same report, and goes on if the first was interrupted. No thread may be
+        inside a call of one of the sockets; without `everything`, those of other threads that live are not touched:
+        term() wakes those threads with ETERM, and they close their own. What does not end in time is left alone for
+        ever, rather than waited for. In a forked child it does nothing.
         """
-        return self._close(deadline_s, everything=True)
-
-    def _close(self, deadline_s: float, *, everything: bool) -> CloseReport:
         began = time.monotonic()
         if fork.ended(self._epoch):
             return CloseReport((), 0.0)
@@ -265,8 +268,7 @@ class SocketContext:
     def _end(self, deadline: float, everything: bool) -> tuple[str, ...]:
         with self._lock:
             self._closed = True
-            _alive.discard(self)
-            context, self._zmq = self._zmq, None
+            context = self._zmq
         for owned in self._open_sockets():
             if everything or owned.home is threading.current_thread() or not owned.home.is_alive():
                 owned.close()
@@ -274,6 +276,8 @@ class SocketContext:
         if context is not None:
             self._release_unclaimed(context, deadline)
             left = self._terminate(context, deadline)
+        self._zmq = None
+        _alive.discard(self)
         if self._attached and not self._hub.detach(max(_LEAST_WAIT_S, deadline - time.monotonic())):
             left += ("monitor hub: a callback has not returned",)
         self._ledger.release_owner(f"context {self.name}")
@@ -307,29 +311,42 @@ class SocketContext:
             self._unclaimed.pop()
 
     def _terminate(self, context: zmq.Context[zmq.Socket[bytes]], deadline: float) -> tuple[str, ...]:
-        """zmq_ctx_term in a helper thread, since it waits for every socket and cannot be told a deadline."""
+        """zmq_ctx_term in another thread, since it waits for every socket and cannot be told a deadline."""
         left = tuple(owned.owner for owned in self._open_sockets())
         if self._unclaimed:
             # term() would abort; a context that is never ended does no harm.
             fork.keep_for_ever(context)
             return (*left, f"context {self.name}: no room to close a monitor's reader")
-        helper = threading.Thread(target=context.term, name="datacenter-term", daemon=True)
-        try:
-            helper.start()
-        except RuntimeError as error:
-            if not left:  # Python 3.12 starts no thread in an exit hook; with every socket closed, term() is quick
-                context.term()
-                return ()
-            fork.keep_for_ever(context)
-            return (*left, f"context {self.name}: {error}")
-        helper.join(max(_LEAST_WAIT_S, deadline - time.monotonic()))
-        if not helper.is_alive():
+        done = self._begin_term(context)
+        if done.wait(max(_LEAST_WAIT_S, deadline - time.monotonic())):
             return ()
         # Immortal: the finaliser would wait in term() as well, without end. (The helper's frame holds it, too.)
         fork.keep_for_ever(context)
         for owned in self._open_sockets():
             owned.abandon()
         return (*(owned.owner for owned in self._open_sockets()), f"context {self.name}")
+
+    def _begin_term(self, context: zmq.Context[zmq.Socket[bytes]]) -> threading.Event:
+        """Has zmq_ctx_term called, once, in a thread that may wait; the event tells when it has returned."""
+        if self._term_done is not None:
+            return self._term_done
+        done = self._term_done = threading.Event()
+
+        def term() -> None:
+            try:
+                context.term()
+            finally:
+                done.set()
+
+        try:
+            threading.Thread(target=term, name="datacenter-term", daemon=True).start()
+        except RuntimeError:
+            # From Python 3.12 the exit hook can start no thread. The hub's thread is there, and its last work may wait.
+            if self._attached:
+                self._hub.adopt(term)
+            else:
+                term()  # without a hub there is no monitor: a context of plain sockets, which are closed
+        return done
 
     def __enter__(self) -> SocketContext:
         fork.check(self._epoch, f"Context {self.name!r}")
@@ -371,14 +388,23 @@ _alive: weakref.WeakSet[SocketContext] = weakref.WeakSet()
 
 
 def _close_at_exit() -> None:
-    """Close what was forgotten, before libzmq's globals are torn down under its threads.
+    """Close what was forgotten, before libzmq's globals are torn down under its threads; in a second for all of it.
 
     Sockets of threads that still run are not touched: term() wakes those threads with ETERM, and they close their own.
     """
     fork.settle()
+    began = time.monotonic()
+    found = [repr(context) for context in _alive]
+    left: tuple[str, ...] = ()
     for context in list(_alive):
-        with contextlib.suppress(Exception):
-            context._close(CLOSE_DEADLINE_S, everything=False)
+        try:
+            wait_s = max(_LEAST_WAIT_S, began + CLOSE_DEADLINE_S - time.monotonic())
+            left += context.close(wait_s, everything=False).still_open
+        except Exception:
+            log.exception("%r could not be closed at exit", context)
+    if found:
+        tail = f"; left open: {', '.join(left)}" if left else ""
+        log.info("closed at exit in %.0f ms: %s%s", (time.monotonic() - began) * 1000, ", ".join(found), tail)
 
 
 def _forget_in_child() -> None:
@@ -390,5 +416,5 @@ def _forget_in_child() -> None:
     _alive.clear()
 
 
-atexit.register(_close_at_exit)
+atexit.register(uninterrupted, _close_at_exit)
 fork.in_child(_forget_in_child)

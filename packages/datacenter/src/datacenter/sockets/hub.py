@@ -37,6 +37,7 @@ from datacenter.sockets import admission, fork
 from datacenter.sockets.events import Folder, MonitorEvent
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.monitor_reader import MonitorReader
+from datacenter.sockets.threads import internal, start
 
 log = logging.getLogger("datacenter.sockets")
 
@@ -123,7 +124,7 @@ class MonitorHub:
             ledger.register(self._wake_fd, "eventfd", _NAME)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         thread = threading.Thread(target=self._run, name="datacenter-hub", daemon=True)
-        thread.start()
+        start(thread, "the monitor hub")
         self._thread = thread
 
     def detach(self, deadline_s: float) -> bool:
@@ -219,6 +220,10 @@ class MonitorHub:
     # --- the thread
 
     def _run(self) -> None:
+        with internal():
+            self._drain_all()
+
+    def _drain_all(self) -> None:
         epoll = self._epoll
         assert epoll is not None
         unfinished: list[MonitorReader] = []
