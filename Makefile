@@ -64,10 +64,6 @@ hold-verdict: $(STAMP) ## how often leakline's verdict is wrong, over 26 000 gen
 hold-lsof: $(STAMP) ## 19 500 descriptors classified in at most a third of lsof's time
 	@$(BIN)/python -m bench.lsof
 
-.PHONY: hold-socket-exit
-hold-socket-exit: $(STAMP) ## 210 exits of a process with sockets, in seven ways, at a random moment of an outage
-	@$(BIN)/python packages/datacenter/tests/sockets/hold_exit.py
-
 .PHONY: hold-ledger
 hold-ledger: $(STAMP) native ## 2000 forks under load: every child closes exactly what it inherited
 	@$(BIN)/python packages/datacenter/tests/sockets/ledger_programs/fork_under_load.py 2000
@@ -80,7 +76,7 @@ hold-outages: $(STAMP) ## 200 outages of the service and 20 of the broker: nothi
 hold-vanish: $(STAMP) ## instances that vanish without a FIN (SIGSTOP; network cut, as root) leave in 3 heartbeats and come back (2 min)
 	@$(BIN)/python $(HOLD)/vanish.py stopped && $(BIN)/python $(HOLD)/vanish.py cut
 
-hold-exit: $(STAMP) ## 200 ends of clients, services and brokers, in every way, at a random moment of an outage: within 1 s (3 min)
+hold-exit: $(STAMP) relay-native ## 2 000 ends of processes, in every way, at any moment, whoever holds what: in order, within a second (12 min)
 	@$(BIN)/python $(HOLD)/exits.py
 
 hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handshakes, slow readers, vanishing peers: nothing leaks or dies (1 min)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import logging
 import selectors
 import threading
@@ -20,7 +19,7 @@ from datacenter.errors import ClosedError
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import fork
 from datacenter.sockets.ledger import Ledger
-from datacenter.sockets.threads import internal, start
+from datacenter.sockets.threads import InternalLock, internal, start
 
 log = logging.getLogger("datacenter")
 T = TypeVar("T")
@@ -36,9 +35,8 @@ class Reactor:
             selector = selectors.DefaultSelector()
             self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selector)
             self._numbers = register_loop(ledger, self.loop, selector, "reactor")
-        # Entered again by its holder, when the garbage collector runs a finaliser that makes or closes something.
-        self._lock = threading.RLock()
-        self._ended = False
+        self._lock = InternalLock()
+        self._stopping = self._ended = False
         self._thread = threading.Thread(target=self._run, name="datacenter-reactor", daemon=True)
         try:
             start(self._thread, "the reactor")
@@ -71,8 +69,10 @@ class Reactor:
 
     def stop(self, deadline_s: float) -> bool:
         """Ends the thread and closes the loop. Idempotent; True if it ended within `deadline_s`."""
-        with contextlib.suppress(ClosedError):
-            self.call(self.loop.stop)
+        with self._lock:
+            if not self._stopping:  # once: a second one would stop the loop while it finishes
+                self._stopping = True
+                self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(deadline_s)
         return not self._thread.is_alive()
 

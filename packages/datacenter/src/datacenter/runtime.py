@@ -10,8 +10,7 @@ be made any more: `acquire` raises ClosedError.
 Fork: a child closes the descriptors that it inherited, by number, and starts without a runtime; the parent's objects
 raise ForkedError there.
 
-Lock order: `_lock` (module) is never held while a thread is joined. It can be entered again by its holder: the garbage
-collector may run a finaliser of the user's, which closes a client, at any allocation made under it.
+Lock order: `_lock` (module) is never held while a thread is joined.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets.addresses import for_connect
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.ledger import Ledger
+from datacenter.sockets.threads import InternalLock
 
 log = logging.getLogger("datacenter")
 
@@ -49,7 +49,7 @@ EXIT_SHARE: Final = 0.8
 #: a step of the exit may wait so long although all of its time is used up
 LEAST_WAIT_S: Final = 0.02
 
-_lock = threading.RLock()
+_lock = InternalLock()
 _current: Runtime | None = None
 _runtimes: dict[int, Runtime] = {}  # all that are not closed to the end, by id
 _open_objects: list[weakref.ref[Closable]] = []
@@ -329,7 +329,7 @@ def _at_exit() -> None:
 
 def _after_fork_in_child() -> None:
     global _current, _lock
-    _lock = threading.RLock()
+    _lock = InternalLock()
     _current = None
     _open_objects.clear()
     _closers.clear()

@@ -1,4 +1,5 @@
-"""Who holds clients, services, brokers and relays when the process ends: one function a holder, for exiting.py.
+"""Who holds clients when the process ends: one function a holder, for exiting.py. Services, brokers, relays and bare
+sockets are in exit_services.py.
 
 Each makes them, waits in `program.leave()` (or `leave_loop()`) for the end, and closes them or not, as its name says.
 """
@@ -8,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,11 +17,8 @@ from typing import Any
 
 from exiting import OPTIONS, Program, after_ours, before_ours, futures, in_a_thread, keep, wrong
 
-from datacenter import AsyncClient, Broker, Client, DatacenterError, Server, Service
-from datacenter.broker.relay import Relay
-from datacenter.broker.relay_manager import RelayManager
+from datacenter import AsyncClient, Client, DatacenterError
 from datacenter.errors import ClosedError
-from datacenter.sockets import SocketContext
 
 
 @dataclass(frozen=True)
@@ -392,110 +389,3 @@ def uvloop_with(program: Program) -> None:
 @holder("AsyncClient", is_async=True)
 def uvloop_global(program: Program) -> None:
     _uvloop(program, async_global)
-
-
-# --- services, brokers, relays
-
-
-def own_service() -> Service:
-    service = Service(f"own-{os.getpid()}")
-
-    @service.method
-    async def wait(seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    @service.method
-    def block(seconds: float) -> None:
-        time.sleep(seconds)
-
-    return service
-
-
-async def _serve(program: Program, broker: str) -> Server:
-    """A server whose methods are running: one that waits, one that blocks a thread."""
-    service = own_service()
-    server = Server(service, broker=broker)
-    server.start()
-    if program.activity != "connecting":
-        await server.registered()
-        client = AsyncClient(broker, options=OPTIONS)
-        keep.append(client)
-        if program.activity != "idle":
-            program.let_run(client.call(f"{service.name}.wait", 60, deadline_s=60))
-            program.let_run(client.call(f"{service.name}.block", 60, deadline_s=60))
-        await client.resolve(service.name)
-    return server
-
-
-@in_loop(None, extra_s=0.7)
-async def server(program: Program) -> None:
-    own = await _serve(program, program.broker)
-    try:
-        await program.leave_loop()
-    finally:
-        await own.close()
-
-
-@in_loop("Server")
-async def server_global(program: Program) -> None:
-    keep.append(await _serve(program, program.broker))
-    await program.leave_loop()
-
-
-@in_loop(None, extra_s=0.7, alone=True)
-async def broker(program: Program) -> None:
-    async with Broker("tcp://127.0.0.1:0") as own:
-        serving = await _serve(program, own.endpoint)
-        try:
-            await program.leave_loop()
-        finally:
-            await serving.close()
-
-
-@in_loop("Broker", alone=True)
-async def broker_global(program: Program) -> None:
-    own = Broker("tcp://127.0.0.1:0")
-    own.start()
-    keep.extend([own, await _serve(program, own.endpoint)])
-    await program.leave_loop()
-
-
-@holder("SocketContext", alone=True)
-def relay(program: Program) -> None:
-    context = SocketContext("relays")
-    one = Relay("shop", context)
-    one.set_instances([program.broker, "tcp://127.0.0.1:9"])  # one that does not speak our protocol, one that is away
-    keep.extend([context, one])
-    program.leave()
-
-
-@holder("SocketContext", alone=True)
-def relay_manager(program: Program) -> None:
-    context = SocketContext("relays")
-    manager = RelayManager(context)
-    for number in range(5):
-        manager.get_or_create(f"shop-{number}").set_instances(["tcp://127.0.0.1:9"])
-    keep.extend([context, manager])
-
-    def churn() -> None:
-        number = 0
-        with contextlib.suppress(DatacenterError):
-            while True:
-                number += 1
-                manager.get_or_create(f"churn-{number % 7}")
-                manager.remove(f"churn-{(number + 3) % 7}")
-
-    if program.activity != "idle":
-        in_a_thread(churn)
-    program.leave()
-
-
-@holder("Client", extra_s=0.2)
-def relay_beside_client(program: Program) -> None:
-    """A relay in the context of the process's own runtime, as a broker has it."""
-    client = program.client()
-    keep.append(client)
-    one = Relay("shop", client._runtime.context)
-    one.set_instances(["tcp://127.0.0.1:9"])
-    keep.append(one)
-    program.leave()

@@ -1,6 +1,6 @@
 """A program that ends. Arguments: HOLDER WAY ACTIVITY BROKER.
 
-HOLDER: who holds the clients, services, brokers and relays when the end comes (exit_holders.py).
+HOLDER: who holds the clients, services, brokers and relays when the end comes (exit_holders.py, exit_services.py).
 WAY: how it ends; the tables WAYS and ASYNC_WAYS say with which status.
 ACTIVITY: idle; calling (short calls and a long one, without pause); connecting (nobody ever answers).
 
@@ -242,7 +242,7 @@ def check_futures() -> None:
 
 
 def main() -> None:
-    import exit_holders
+    from exit_services import HOLDERS
 
     faulthandler.register(signal.SIGUSR1)  # where a process hangs, exits.py wants to know
     holder, way, activity, broker = sys.argv[1:]
@@ -251,9 +251,9 @@ def main() -> None:
     program = Program(way, activity, broker)
     program.arm()
     after_ours.append(check_futures)
-    exit_holders.HOLDERS[holder].run(program)
+    HOLDERS[holder].run(program)
 
 
 if __name__ == "__main__":
-    sys.modules["exiting"] = sys.modules["__main__"]  # exit_holders imports it
+    sys.modules["exiting"] = sys.modules["__main__"]  # the holders import it
     main()

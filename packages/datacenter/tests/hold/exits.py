@@ -32,7 +32,7 @@ from pathlib import Path
 
 PROGRAMS = Path(__file__).parent
 
-from exit_holders import HOLDERS  # noqa: E402
+from exit_services import HOLDERS  # noqa: E402
 from exiting import ASYNC_WAYS, WAYS  # noqa: E402
 from figures import distribution, finish, kinds, wait_for, wait_for_kinds  # noqa: E402
 
@@ -41,7 +41,8 @@ from datacenter.testing import Launcher, NotReadyError, Process, free_port  # no
 
 END_S = CLOSE_DEADLINE_S
 REST_S = 60.0
-A_ROUND = 16
+READY_S = 60.0
+A_ROUND = 10
 COMMANDS = ("serve", "up")
 MOMENTS = ("nothing happens", "service stopped", "both stopped", "service killed", "broker killed", "both killed",
            "service back", "broker back")  # fmt: skip
@@ -223,7 +224,7 @@ class Round:
         self.subjects = [self._start(choice) for choice in choices]
         for subject in self.subjects:
             with telling_where(subject):
-                subject.process.wait_line("^ready|^serving|^broker ready")
+                subject.process.wait_line("^ready|^serving|^broker ready", READY_S)
 
     def _start(self, choice: Choice) -> Subject:
         if choice.holder == "up":
@@ -343,10 +344,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 30))
-    parser.add_argument("--parallel", type=int, default=3, help="rounds at a time")
+    parser.add_argument("--parallel", type=int, default=2, help="rounds at a time")
     parser.add_argument("--holder", default="", help="only this one")
     options = parser.parse_args()
     print(f"seed {options.seed}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would they
     finish(check(options.runs, options.seed, options.parallel, options.holder))
 
 

@@ -10,6 +10,7 @@ encoded there: do not change them before the call has ended.
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import contextlib
 import functools
@@ -169,20 +170,24 @@ def _notify(listener: Callable[[StateEvent], object], event: StateEvent) -> None
 
 
 class _Submissions:
-    """Calls on their way from threads to the reactor. One wake-up serves all that are queued when the reactor comes."""
+    """Calls on their way from threads to the reactor. One wake-up serves all that are queued when the reactor comes.
+
+    Without a lock: a finaliser may make a call at any allocation, in the middle of another one.
+    """
 
     def __init__(self, reactor: Reactor) -> None:
         self._reactor = reactor
-        self._lock = threading.RLock()  # its holder may come again, in a finaliser that makes a call
-        self._queue: list[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = []
+        self._queue: collections.deque[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]] = (
+            collections.deque()
+        )
+        self._waking = False  # whoever queues something and then finds it set is served by a `run` to come
 
     def add(self, start: Callable[[], asyncio.Future[Any]]) -> concurrent.futures.Future[Any]:
-        """Has `start` run in the reactor; the future gets what its future gets. Any thread. Raises ClosedError."""
+        """Has `start` run in the reactor; the future gets what its future gets. Any thread."""
         future = concurrent.futures.Future[Any]()
-        with self._lock:
-            wake = not self._queue
-            self._queue.append((start, future))
-        if wake:
+        self._queue.append((start, future))
+        if not self._waking:
+            self._waking = True
             try:
                 self._reactor.call(self.run)
             except ClosedError as error:
@@ -191,7 +196,9 @@ class _Submissions:
 
     def run(self) -> None:
         """In the reactor: starts everything that is queued."""
-        for start, future in self._take():
+        self._waking = False
+        for _ in range(len(self._queue)):  # nobody else takes from it while the reactor runs
+            start, future = self._queue.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
@@ -200,14 +207,12 @@ class _Submissions:
                 future.set_exception(error)
 
     def _fail(self, error: ClosedError) -> None:
-        for _, future in self._take():
-            if future.set_running_or_notify_cancel():
-                future.set_exception(error)
-
-    def _take(self) -> list[tuple[Callable[[], asyncio.Future[Any]], concurrent.futures.Future[Any]]]:
-        with self._lock:
-            queue, self._queue = self._queue, []
-        return queue
+        self._waking = False
+        with contextlib.suppress(IndexError):  # several threads may do this at once
+            while True:
+                _, future = self._queue.popleft()
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
 
 
 def _close_parts(
@@ -228,7 +233,7 @@ def _close_parts(
         process.reactor.call(shut_in_reactor)
         shut.result(runtime.patience_s())
     except ClosedError:
-        pass  # the reactor has ended, and all that lived there
+        client._shut()  # the reactor has ended: its loop runs in no thread any more
     except concurrent.futures.TimeoutError as error:
         log.warning("%r did not close in order: %s", client, error)
     finally:  # also after a second Ctrl-C

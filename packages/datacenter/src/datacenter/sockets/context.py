@@ -30,6 +30,7 @@ from datacenter.sockets.monitor_reader import MonitorReader
 from datacenter.sockets.options import SocketOptions
 from datacenter.sockets.owned import OwnedSocket
 from datacenter.sockets.reports import CloseReport, ContextStatistics
+from datacenter.sockets.threads import InternalLock
 
 log = logging.getLogger("datacenter.sockets")
 
@@ -67,7 +68,7 @@ class SocketContext:
         self._ledger = ledger or Ledger.open()  # before the zmq.Context: what libzmq opened earlier is in no ledger
         self._hub: MonitorHub = hubs.of_process()
         self._max_sockets = max_sockets
-        self._lock = threading.RLock()
+        self._lock = InternalLock()
         self._ending = threading.Lock()
         self._term_done: threading.Event | None = None
         self._zmq: zmq.Context[zmq.Socket[bytes]] | None = None

@@ -37,7 +37,7 @@ from datacenter.sockets import admission, fork
 from datacenter.sockets.events import Folder, MonitorEvent
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.monitor_reader import MonitorReader
-from datacenter.sockets.threads import internal, start
+from datacenter.sockets.threads import InternalLock, internal, start
 
 log = logging.getLogger("datacenter.sockets")
 
@@ -86,7 +86,7 @@ class MonitorHub:
 
     def __init__(self) -> None:
         self._epoch = fork.current()
-        self._lock = threading.RLock()
+        self._lock = InternalLock()
         self._users = 0
         self._thread: threading.Thread | None = None
         self._epoll: select.epoll | None = None

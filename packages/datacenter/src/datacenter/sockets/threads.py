@@ -9,18 +9,57 @@ from collections.abc import Iterator
 from datacenter.errors import ClosedError, DatacenterError
 from datacenter.sockets import fork
 
-_internal: set[int] = set()  # idents of threads that others wait for
+_internal: dict[int, int] = {}  # ident of a thread that others wait for -> how often it has said so
 
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
     """What the calling thread does inside, others of datacenter wait for: it must never wait for them."""
-    ident = threading.get_ident()
-    _internal.add(ident)
+    _enter()
     try:
         yield
     finally:
-        _internal.discard(ident)
+        _leave()
+
+
+def _enter() -> None:
+    ident = threading.get_ident()
+    _internal[ident] = _internal.get(ident, 0) + 1
+
+
+def _leave() -> None:
+    ident = threading.get_ident()
+    times = _internal.pop(ident, 0) - 1
+    if times > 0:
+        _internal[ident] = times
+
+
+class InternalLock:
+    """A lock whose holder must not wait for other threads of datacenter, and may enter it again.
+
+    The garbage collector runs finalisers at any allocation, also under this lock: one of the user's that makes a call
+    or closes a client would else wait for a thread that waits for the lock.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def acquire(self, blocking: bool = True) -> bool:
+        """True if it is held now."""
+        got = self._lock.acquire(blocking)
+        if got:
+            _enter()
+        return got
+
+    def release(self) -> None:
+        _leave()
+        self._lock.release()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def in_internal() -> bool:
