@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datacenter import AsyncClient, Broker, ClientOptions, Server
-from datacenter.errors import BusyError, DeadlineError
+from datacenter.errors import BusyError
 from datacenter.testing import Launcher, Process, RunningBroker
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -160,9 +160,6 @@ async def test_a_call_that_a_relay_brings_to_an_instance_which_ends_is_brought_a
     async with AsyncClient(broker.endpoint, options=ClientOptions(route="relay")) as client:
         assert await client.call("echo.add", 1) == 6
         server._draining.add("echo")  # it ends, and neither broker nor relay knows yet
-        with pytest.raises(DeadlineError, match="took it") as caught:
-            await client.call("echo.add", 1, deadline_s=0.1)
-        assert not caught.value.sent
         call = client.call("echo.add", 2, deadline_s=20)
         before = server.statistics()["calls"]
         await until(lambda: server.statistics()["calls"] > before + 2, "it is brought again and again")
