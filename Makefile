@@ -76,7 +76,7 @@ hold-outages: $(STAMP) ## 200 outages of the service and 20 of the broker: nothi
 hold-vanish: $(STAMP) ## instances that vanish without a FIN (SIGSTOP; network cut, as root) leave in 3 heartbeats and come back (2 min)
 	@$(BIN)/python $(HOLD)/vanish.py stopped && $(BIN)/python $(HOLD)/vanish.py cut
 
-hold-exit: $(STAMP) relay-native ## 2 000 ends of processes, in every way, at any moment, whoever holds what: in order, within a second (12 min)
+hold-exit: $(STAMP) native ## 2 000 ends of processes, in every way, at any moment, whoever holds what: in order, within a second (12 min)
 	@$(BIN)/python $(HOLD)/exits.py
 
 hold-fuzz: $(STAMP) ## 100 000 random frames at each endpoint, half-open handshakes, slow readers, vanishing peers: nothing leaks or dies (1 min)
