@@ -22,6 +22,7 @@ TO_BROKER = [
     wire.Resolve(3, "a", "topic", watch=False),
     wire.Unwatch("a"),
     wire.ListServices(4),
+    wire.Drain(5, "a"),
 ]
 RESOLUTION = wire.Resolution("a", "rpc", "live", 9, (wire.Instance("a-1", "tcp://127.0.0.1:1", epoch=9),))
 FROM_BROKER = [
@@ -35,6 +36,9 @@ FROM_BROKER = [
     wire.Listing(4, (RESOLUTION,)),
     wire.Refused(5, "wrong-type", "text", "hint"),
     wire.Shutdown(),
+    wire.NoRelay("a", "rpc", "text", "hint"),
+    wire.DrainRequested("a-1"),
+    wire.Draining(6, RESOLUTION),
 ]
 
 
