@@ -18,6 +18,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 LIBRARIES = (
     Path("src/datacenter/broker/native/librelay.so"),
     Path("src/datacenter/sockets/native/libbatch.so"),
+    Path("src/datacenter/sockets/native/libpeerguard.so"),
 )
 
 

@@ -21,7 +21,7 @@ import zmq
 from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError, SocketLimitError
 from datacenter.interruptions import uninterrupted
 from datacenter.options import CLOSE_DEADLINE_S
-from datacenter.sockets import descriptor_limit, fork
+from datacenter.sockets import descriptor_limit, fork, peer_guard
 from datacenter.sockets import hub as hubs
 from datacenter.sockets.events import DEBUG_MASK, USUAL_MASK, MonitorEvent
 from datacenter.sockets.hub import MonitorHub
@@ -160,6 +160,8 @@ class SocketContext:
         return context
 
     def _open(self, context: zmq.Context[zmq.Socket[bytes]], kind: int, owner: str) -> zmq.Socket[bytes]:
+        if kind == zmq.ROUTER and peer_guard.of_process().reason:
+            peer_guard.seed()
         try:
             return context.socket(kind)
         except zmq.ZMQError as error:

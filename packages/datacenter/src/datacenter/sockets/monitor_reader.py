@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import zmq
 
-from datacenter.sockets import admission
+from datacenter.sockets import admission, peer_guard
 from datacenter.sockets.events import MonitorEvent, parse
 from datacenter.sockets.ledger import Ledger
 
@@ -70,4 +70,6 @@ class MonitorReader:
             # The number may be closed, or reused, since: the ledger only takes what is libzmq's.
             self.ledger.assign(event.value, self.account)
         elif event.name == "LISTENING":
+            if event.endpoint.startswith("ipc:"):  # libzmq made it: a TCP one is known before it listens
+                peer_guard.of_process().watch(event.value)
             admission.of_process().note(event)

@@ -26,7 +26,7 @@ from datacenter.errors import (
     DescriptorLimitError,
     InsecureAddressError,
 )
-from datacenter.sockets import addresses, admission, descriptor_limit, fork, listening_socket
+from datacenter.sockets import addresses, admission, descriptor_limit, fork, listening_socket, peer_guard
 from datacenter.sockets.hub import MonitorHub
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.monitor_reader import MonitorReader
@@ -165,7 +165,12 @@ class OwnedSocket:
         return actual
 
     def _bind(self, address: addresses.Address) -> None:
-        if address.scheme != "tcp":
+        if address.scheme == "inproc":
+            self._raw.bind(address.text)
+            return
+        guard = peer_guard.of_process()
+        guard.install(hooked=self._ledger.exact)
+        if address.scheme == "ipc":
             self._raw.bind(address.text)
             return
         with fork.still(), listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG))) as made:
@@ -173,6 +178,7 @@ class OwnedSocket:
             if self._ledger.exact:  # or libzmq's close would not be seen
                 self._ledger.register(number, "tcp", self._account)
             try:
+                guard.watch(number)
                 self._raw.setsockopt(zmq.USE_FD, number)
                 self._raw.bind(address.text)
             except BaseException:

@@ -5,6 +5,7 @@
 
 from leakline.recorder.descriptor_table import Counters, DescriptorTable, Hooked
 from leakline.recorder.errors import ClosedTableError, LibraryMissingError, RecorderError, TableError, TableFormatError
+from leakline.recorder.imports import replace_import
 from leakline.recorder.table_file import Entry, Table, read_table, start_time_ticks
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "TableError",
     "TableFormatError",
     "read_table",
+    "replace_import",
     "start_time_ticks",
 ]

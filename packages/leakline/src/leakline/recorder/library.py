@@ -79,6 +79,9 @@ class Library:
         self.table_close_in_child.argtypes, self.table_close_in_child.restype = [c_void_p], None
         self.hook_library = slow.leakline_hook_library
         self.hook_library.argtypes, self.hook_library.restype = [c_char_p, POINTER(CHooked)], None
+        self.replace_import = slow.leakline_replace_import
+        self.replace_import.argtypes = [c_char_p, c_char_p, c_void_p, POINTER(c_void_p), POINTER(CHooked)]
+        self.replace_import.restype = None
         self.hook_name = quick.leakline_hook_name
         self.hook_name.argtypes, self.hook_name.restype = [c_uint], c_char_p
         self.hook_target = quick.leakline_hook_target

@@ -26,6 +26,9 @@
 struct search {
     const char *name;
     struct leakline_hooked *result;
+    const char *symbol; /* NULL: all of leakline_hooks; else this one alone, by `function` */
+    void *function;
+    void **previous;
 };
 
 struct library {
@@ -120,6 +123,19 @@ static void hook_slot(const struct library *library, const ElfW(Rela) *relocatio
     }
 }
 
+static void replace_slot(const struct library *library, const ElfW(Rela) *relocation, struct search *search) {
+    if (strcmp(library->strings + library->symbols[ELF64_R_SYM(relocation->r_info)].st_name, search->symbol) != 0)
+        return;
+    void **slot = (void **)(library->base + relocation->r_offset);
+    void *before = *slot;
+    if (before != search->function && search->previous) /* first: the function may be called at once */
+        __atomic_store_n(search->previous, before, __ATOMIC_RELEASE);
+    int error = before == search->function ? 0 : write_slot(library, slot, search->function);
+    search->result->slots += !error;
+    search->result->failed += !!error;
+    search->result->error = error ? error : search->result->error;
+}
+
 static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     (void)size;
     struct search *search = data;
@@ -130,8 +146,13 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     for (int table = 0; table < 2; table++) {
         size_t count = library.tables[table] ? library.sizes[table] / sizeof(ElfW(Rela)) : 0;
         for (size_t i = 0; i < count; i++) {
-            if (IS_IMPORT(ELF64_R_TYPE(library.tables[table][i].r_info)))
-                hook_slot(&library, &library.tables[table][i], search->result);
+            const ElfW(Rela) *relocation = &library.tables[table][i];
+            if (!IS_IMPORT(ELF64_R_TYPE(relocation->r_info)))
+                continue;
+            if (search->symbol)
+                replace_slot(&library, relocation, search);
+            else
+                hook_slot(&library, relocation, search->result);
         }
     }
     return 0;
@@ -139,6 +160,13 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
 
 void leakline_hook_library(const char *name, struct leakline_hooked *result) {
     struct search search = {.name = name, .result = result};
+    memset(result, 0, sizeof *result);
+    dl_iterate_phdr(visit, &search);
+}
+
+void leakline_replace_import(const char *name, const char *symbol, void *function, void **previous,
+                             struct leakline_hooked *result) {
+    struct search search = {.name = name, .result = result, .symbol = symbol, .function = function, .previous = previous};
     memset(result, 0, sizeof *result);
     dl_iterate_phdr(visit, &search);
 }

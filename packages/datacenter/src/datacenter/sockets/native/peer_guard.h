@@ -1,0 +1,37 @@
+/* What peers could abort libzmq 4.3.5 with, kept from it: functions that stand in its import table (sockets/peer_guard.py).
+ *
+ * 1. A ROUTER gives each peer without a routing id one of five bytes, 0 and a counter, and asserts that nobody has it
+ *    (socket_base.cpp:2113, routing_socket_base_t::add_out_pipe). A peer may claim any id, also one that comes next: the next
+ *    peer without an id is then the end of the process. So a connection that a guarded listener has accepted and that claims
+ *    an id ends: libzmq reads its end of file. Ids are claimed in the READY of the NULL mechanism, or in ZMTP before 3.0, which
+ *    is refused whole. With CURVE the id is in what only the holder of a key can write.
+ * 2. An IPC listener aborts when accept fails with EMFILE or ENOMEM (ipc_listener.cpp:376): it gets ECONNABORTED instead.
+ *
+ * Any thread may call anything here, as libzmq calls what it imports. */
+#ifndef DATACENTER_PEER_GUARD_H
+#define DATACENTER_PEER_GUARD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+enum peer_verdict { PEER_MORE, PEER_FINE, PEER_REFUSED };
+
+/* Judges what a peer has sent so far, from its first byte on. PEER_MORE: not enough yet to know. */
+enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count);
+
+/* Whether the connections that this listening socket accepts are judged. Ends by itself when libzmq closes it. */
+void peer_guard_listener(int number, int on);
+
+/* How many connections were refused. */
+uint64_t peer_guard_refused(void);
+
+/* The functions for libzmq's import table, and what two of them call in their turn: the C library's, or what stood there before. */
+extern int (*_Atomic peer_guard_next_accept4)(int, struct sockaddr *, socklen_t *, int);
+extern int (*_Atomic peer_guard_next_close)(int);
+int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags);
+ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags);
+int peer_guard_close(int number);
+
+#endif

@@ -1,0 +1,187 @@
+"""What a peer could abort libzmq with, tried by raw peers against real sockets. Each case has its own process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+Child = Callable[..., str]
+
+PREPARE = """
+    import os, resource, socket, struct, sys, time, zmq
+    from datacenter.sockets import SocketContext, admission, descriptor_limit, peer_guard
+    from datacenter.sockets.ledger import Ledger, open_descriptors
+    ledger = Ledger.open()
+    baseline = open_descriptors()
+
+    def until(condition):
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end, peer_guard.of_process().refused()
+            time.sleep(0.002)
+
+    def prop(name, value):
+        return bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+
+    class Raw:
+        def __init__(self, address, identity, version=3):
+            if address.startswith("ipc://"):
+                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket.connect(address.removeprefix("ipc://"))
+            else:
+                host, _, port = address.removeprefix("tcp://").rpartition(":")
+                self.socket = socket.create_connection((host, int(port)))
+            self.socket.settimeout(5)
+            try:
+                self.shake_hands(identity, version)
+            except BaseException:
+                self.socket.close()
+                raise
+
+        def shake_hands(self, identity, version):
+            body = b"\\x05READY" + prop(b"Socket-Type", b"DEALER") + prop(b"Identity", identity)
+            self.socket.sendall(b"\\xff" + bytes(8) + b"\\x7f" + bytes([version, 0]) + b"NULL" + bytes(48))
+            self.read(64)
+            self.socket.sendall(b"\\x04" + bytes([len(body)]) + body)
+            self.read(2)
+
+        def read(self, count):
+            data = b""
+            while len(data) < count:
+                part = self.socket.recv(count - len(data))
+                if not part:
+                    raise ConnectionResetError
+                data += part
+            return data
+
+        def send(self, frame):
+            self.socket.sendall(bytes([0, len(frame)]) + frame)
+
+        def ended(self):
+            try:
+                while self.socket.recv(1000):
+                    pass
+            except ConnectionResetError:
+                pass
+            self.socket.close()
+            return True
+"""
+END = """
+    assert context.close().clean
+    until(lambda: open_descriptors() == baseline and not ledger.unexplained(baseline))
+"""
+
+COLLIDE = """
+    first = Raw(address, b"")
+    first.send(b"who am I?")
+    assert server.raw.poll(5000)
+    number = struct.unpack(">I", server.raw.recv_multipart()[0][1:])[0]
+    rivals = []
+    for ahead in range(1, 6):
+        try:
+            rivals.append(Raw(address, b"\\0" + struct.pack(">I", (number + ahead) % 2**32)))
+        except ConnectionResetError:
+            pass
+    until(lambda: peer_guard.of_process().refused() == 5)
+    assert all(rival.ended() for rival in rivals)
+    others = [Raw(address, b"") for _ in range(10)]
+    for other in others:
+        other.send(b"hello")
+        assert server.raw.poll(5000)
+        assert server.raw.recv_multipart()[1] == b"hello"
+    for raw in (first, *rivals, *others):
+        raw.socket.close()
+"""
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", "ipc://*"])
+def test_a_claimed_routing_id_cannot_collide_with_one_that_a_router_makes_up(child: Child, endpoint: str) -> None:
+    """Without the guard: "Assertion failed: ok (src/socket_base.cpp:2113)"."""
+    child(
+        PREPARE
+        + f"""
+    context = SocketContext("guarded")
+    assert peer_guard.of_process().reason == ""
+    server = context.socket(zmq.ROUTER, owner="server")
+    address = server.bind({endpoint!r})
+    until(lambda: admission.of_process().statistics().listeners == 1)
+"""
+        + COLLIDE
+        + END
+    )
+
+
+def test_the_same_peers_abort_a_router_that_nothing_guards(child: Child) -> None:
+    """That this is libzmq as it is; when it is repaired, the guard can go."""
+    child(
+        PREPARE
+        + """
+    context = zmq.Context()
+    server = context.socket(zmq.ROUTER)
+    address = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
+    peers = [Raw(address, b"")]
+    peers[0].send(b"who am I?")
+    number = struct.unpack(">I", server.recv_multipart()[0][1:])[0]
+    for claimed in (b"\\0" + struct.pack(">I", number + 1), b""):
+        peers.append(Raw(address, claimed))
+        peers[-1].send(b"hello")
+        print(server.recv_multipart())
+""",
+        status=-6,
+    )
+
+
+def test_guarding_goes_on_after_the_ledger_was_opened_anew(child: Child) -> None:
+    """Each new ledger hooks libzmq's imports again, and takes the guard's place until the next bind."""
+    child(
+        PREPARE
+        + """
+    for life in range(3):
+        before = peer_guard.of_process().refused()
+        context = SocketContext("again")
+        server = context.socket(zmq.ROUTER, owner="server")
+        address = server.bind("tcp://127.0.0.1:*")
+        try:
+            Raw(address, b"mine").ended()
+        except ConnectionResetError:
+            pass
+        until(lambda: peer_guard.of_process().refused() == before + 1)
+        server.close()
+        assert context.close().clean
+        until(lambda: open_descriptors() == baseline and not ledger.unexplained(baseline))
+        ledger.close()
+        ledger = Ledger.open()
+        assert ledger.exact
+        baseline = open_descriptors()
+    """
+    )
+
+
+def test_an_ipc_listener_without_a_descriptor_does_not_abort(child: Child) -> None:
+    """libzmq's list of errors for it lacks EMFILE."""
+    child(
+        PREPARE
+        + """
+    context = SocketContext("ipc")
+    server = context.socket(zmq.ROUTER, owner="server")
+    address = server.bind("ipc://*")
+    until(lambda: admission.of_process().statistics().listeners == 1)
+    waiting = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor_limit.open_count() + 5, hard))
+    for each in waiting:
+        each.connect(address.removeprefix("ipc://"))
+    until(lambda: not admission.of_process().statistics().accepting)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    until(lambda: admission.of_process().statistics().accepting)
+    for each in waiting:
+        each.close()
+    peer = Raw(address, b"")
+    peer.send(b"hello")
+    assert server.raw.poll(5000)
+    peer.socket.close()
+    server.close()
+"""
+        + END
+    )
