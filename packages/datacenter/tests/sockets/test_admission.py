@@ -216,6 +216,31 @@ def test_a_listener_ends_while_it_is_paused(child: Child, how: str) -> None:
     )
 
 
+def test_a_context_starts_while_peers_take_what_they_can(child: Child) -> None:
+    """Two to four descriptors left in the middle of its start would be an abort: peers get none meanwhile."""
+    child(
+        PREPARE
+        + """
+    context = SocketContext("first")
+    server, address = listening(context)
+    from datacenter.errors import DescriptorLimitError
+    for _ in range(4):
+        until(lambda: admitted().accepting)
+        crowd = Crowd(address, 200)
+        while admitted().accepting:
+            second = SocketContext("second")
+            try:
+                second.socket(zmq.DEALER, owner="second").close()
+            except DescriptorLimitError:
+                pass
+            assert second.close().clean
+        crowd.leave()
+    server.close()
+"""
+        + END
+    )
+
+
 def test_a_forked_child_leaves_the_parents_listener_alone(child: Child) -> None:
     """The epoll is shared with the parent: nothing that the child does may switch its listener off or on."""
     child(

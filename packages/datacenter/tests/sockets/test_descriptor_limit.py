@@ -153,6 +153,34 @@ def test_a_listener_without_descriptors_serves_again_when_there_are(child: Child
     )
 
 
+def test_a_client_without_descriptors_neither_spins_nor_aborts(child: Child) -> None:
+    """Connects in flight when the last descriptor goes: libzmq tries again with its back-off until there are some."""
+    child(
+        PREPARE
+        + """
+    with SocketContext("client") as context, SocketContext("server") as other:
+        server = other.socket(zmq.ROUTER, owner="server")
+        address = server.bind("tcp://127.0.0.1:*")
+        server.unbind()
+        clients = [context.socket(zmq.DEALER, owner=f"client {n}", reconnect_min_ms=20) for n in range(20)]
+        for client in clients:
+            client.connect(address)
+            client.raw.send(b"ping")
+        leave(0)
+        began = time.process_time()
+        time.sleep(1.0)
+        assert time.process_time() - began < 0.15
+        leave(100)
+        until(lambda: bool(server.bind(address)))
+        for _ in clients:
+            assert server.raw.poll(10000)
+            server.raw.recv_multipart()
+    assert context.close().clean and other.close().clean
+    at_rest()
+    """
+    )
+
+
 def test_the_count_is_that_of_proc(child: Child) -> None:
     child(
         PREPARE

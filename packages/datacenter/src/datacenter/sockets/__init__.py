@@ -57,9 +57,11 @@ What an inproc connect without a bind does
 
 What EMFILE does
     libzmq aborts, and Python cannot catch it, in: the first socket of a context with two to four descriptors left
-    (epoll.cpp:38), and a bind to a literal address with none, as getifaddrs needs one (ip_resolver.cpp:542). A listener
-    with none left retries accept for ever at 100 % CPU, with 125 000 events a second (masked). So nothing is begun
-    without a reserve: descriptor_limit.py.
+    (epoll.cpp:38), a bind to a literal address with none, as getifaddrs needs one (ip_resolver.cpp:542), and an accept
+    at an IPC address (ipc_listener.cpp:376). A TCP listener with none left retries accept for ever at 100 % CPU, with
+    125 000 events a second (masked). So nothing is begun without a reserve (descriptor_limit.py), peers cannot take it
+    (admission.py), addresses are bound without getifaddrs (listening_socket.py), and what is left of it is kept from
+    libzmq (peer_guard.py). docs/aborts.md has all of its abort conditions.
 
 What terminating does
     zmq_ctx_term sends `stop` to every socket, which wakes each blocked call with ETERM, also the I/O thread's send to a

@@ -21,7 +21,7 @@ import zmq
 from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError, SocketLimitError
 from datacenter.interruptions import uninterrupted
 from datacenter.options import CLOSE_DEADLINE_S
-from datacenter.sockets import descriptor_limit, fork, peer_guard
+from datacenter.sockets import admission, descriptor_limit, fork, peer_guard
 from datacenter.sockets import hub as hubs
 from datacenter.sockets.events import DEBUG_MASK, USUAL_MASK, MonitorEvent
 from datacenter.sockets.hub import MonitorHub
@@ -149,6 +149,8 @@ class SocketContext:
         return self._zmq
 
     def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
+        # With two to four descriptors left libzmq aborts in what follows (epoll.cpp:38): peers must not take any now.
+        admission.of_process().make_room()
         with self._ledger.owner(f"context {self.name}"):
             context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
             context.set(zmq.BLOCKY, 0)
