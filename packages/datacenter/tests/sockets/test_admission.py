@@ -202,7 +202,7 @@ def test_a_listener_ends_while_it_is_paused(child: Child, how: str) -> None:
     context = SocketContext("ending")
     server, address = listening(context)
     admission.of_process().make_room()
-    assert not admitted().accepting
+    assert not admitted().accepting and admitted().pauses == 0
     {how}
     until(lambda: not listens(address))
     if "context" not in {how!r}:

@@ -239,12 +239,16 @@ class Admission:
             os.close(number)
 
     def _pause(self, now: float) -> None:
+        short = descriptor_limit.spare() < ACCEPT_ROOM + descriptor_limit.RESERVE
         for listener in self._listeners():
             if listener.entry is not None and not listener.entry.switch(on=False):
                 log.warning("libzmq watches the listener of %s no more", listener.owner)
                 listener.entry = None
         self._let_go()
         self._accepting, self._since = False, now
+        self._retry_at = self._check_at = now
+        if not short:  # only for a moment, in which no descriptor must go (a context that starts)
+            return
         self._pauses += 1
         self._retry_at = now + self._retry_s
         self._retry_s = min(ACCEPT_RETRY_MAX_S, 2 * self._retry_s)

@@ -151,15 +151,18 @@ class SocketContext:
     def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
         # With two to four descriptors left libzmq aborts in what follows (epoll.cpp:38): peers must not take any now.
         admission.of_process().make_room()
-        with self._ledger.owner(f"context {self.name}"):
-            context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
-            context.set(zmq.BLOCKY, 0)
-            self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
-            context.set(zmq.MAX_SOCKETS, self._max_sockets)  # the table is made at the first socket (ctx.cpp:386)
-            # The first socket starts the threads and opens their descriptors: here, so that they are the context's and
-            # not its owner's.
-            context.socket(zmq.PAIR).close(0)
-        return context
+        try:
+            with self._ledger.owner(f"context {self.name}"):
+                context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+                context.set(zmq.BLOCKY, 0)
+                self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
+                context.set(zmq.MAX_SOCKETS, self._max_sockets)  # the table is made at the first socket (ctx.cpp:386)
+                # The first socket starts the threads and opens their descriptors: here, so that they are the context's
+                # and not its owner's.
+                context.socket(zmq.PAIR).close(0)
+            return context
+        finally:
+            admission.of_process().check()
 
     def _open(self, context: zmq.Context[zmq.Socket[bytes]], kind: int, owner: str) -> zmq.Socket[bytes]:
         if kind == zmq.ROUTER and peer_guard.of_process().reason:
