@@ -158,14 +158,15 @@ class Admission:
 
     def wait_s(self) -> float | None:
         """How long the hub may sleep before it calls `check()`; None for ever."""
-        with self._lock:
-            return max(0.0, self._check_at - time.monotonic()) if self._sockets else None
+        return max(0.0, self._check_at - time.monotonic()) if self._sockets else None
 
     def check(self, *, accepted: bool = False) -> None:
         """Counts the free descriptors if it is time, or if there was a new connection, and acts on it."""
+        now = time.monotonic()
+        if not self._sockets or (now < self._check_at and not (accepted and self._accepting)):
+            return  # without the locks: the hub asks at every turn
         with fork.still(), self._lock:
-            now = time.monotonic()
-            if not self._sockets or (now < self._check_at and not (accepted and self._accepting)):
+            if not self._sockets:
                 return
             self._find()
             if self._accepting:
