@@ -96,7 +96,7 @@ def measure(peers: list[Peer], seconds: float) -> tuple[list[float], int]:
 
 
 def p99(times: list[float]) -> float:
-    return statistics.quantiles(times, n=100)[98]
+    return statistics.quantiles(times, n=100)[98] if len(times) > 1 else float("inf")
 
 
 def measure_beside(clients: list[Peer], others: list[Peer], seconds: float) -> tuple[list[float], int, list[float]]:
