@@ -45,6 +45,12 @@ class WrongLoopError(DatacenterError):
     code = "wrong-loop"
 
 
+class WrongThreadError(DatacenterError):
+    """A socket was used by another thread than the one that it belongs to: libzmq would abort sooner or later."""
+
+    code = "wrong-thread"
+
+
 class AddressError(DatacenterError):
     """The address is not one that ZeroMQ can use here (spelling, host, port)."""
 

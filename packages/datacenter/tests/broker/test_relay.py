@@ -49,6 +49,7 @@ def payload(number: int) -> bytes:
 
 
 def round_trip(client: OwnedSocket, numbers: range = range(10)) -> None:
+    client.move_here()
     for number in numbers:
         client.raw.send(call_frame(number, payload(number)))
     expect_replies(client, set(numbers), payload)

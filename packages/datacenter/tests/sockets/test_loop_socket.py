@@ -60,11 +60,15 @@ class Both:
         )  # fmt: skip
         self.client = LoopSocket(
             back, loop, lambda _, frame: self.at_client.append(frame), on_writable=self._writable,
-            on_refused=lambda *what: self.refused.append(what), native=native,
+            on_refused=self._client_refused, native=native,
         )  # fmt: skip
 
     def _malformed(self, _who: bytes) -> None:
         self.malformed += 1
+
+    def _client_refused(self, *what: Any) -> None:
+        self.refused.append(what)
+        assert not self.client.queue(b"not now")  # until room is told
 
     def _writable(self) -> None:
         self.writable += 1
@@ -125,7 +129,6 @@ async def test_what_finds_no_room_is_given_back_in_order_and_room_is_told(contex
             await asyncio.sleep(0)
         tokens = [token for _, _, token, gone in both.refused if not gone]
         assert tokens == list(range(tokens[0], tokens[0] + len(tokens)))
-        assert not both.client.queue(b"not now")
         both.server.loop.add_reader(both.server._fd, both.server._drain)
         both.server._come_again()
         await until(lambda: both.writable, "room is told")
@@ -172,10 +175,14 @@ def test_an_interrupt_in_a_callback_loses_no_message(
                 raise error
 
         both.server._on_message = interrupted
-        for number in range(10):
-            both.client.queue(b"%d" % number)
+
+        async def talk() -> None:
+            for number in range(10):
+                both.client.queue(b"%d" % number)
+            await until(lambda: len(both.at_server) == 10, "never")
+
         with pytest.raises(error):
-            loop.run_until_complete(until(lambda: len(both.at_server) == 10, "never"))
+            loop.run_until_complete(talk())
         loop.run_until_complete(until(lambda: len(both.at_server) == 10, "the others come when the loop runs again"))
         assert [frame for _, frame in both.at_server] == [b"%d" % number for number in range(10)]
     finally:

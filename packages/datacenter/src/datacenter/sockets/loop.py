@@ -12,8 +12,8 @@ arrived meanwhile. The rule that never stalls (2 000 000 ordered echoes; without
 zmq.asyncio is not used: it makes a future per receive, at a third of the throughput, and a cancelled one can drop a
 message.
 
-A LoopSocket belongs to the loop's thread: all methods raise or corrupt elsewhere. In a forked child that goes on
-with the inherited loop it is deaf and dumb: even a non-blocking receive would never return there.
+A LoopSocket belongs to its running loop: queue, send, send_to and close raise WrongThreadError elsewhere (close only
+while the loop runs), and in a forked child ForkedError; there close does nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import zmq
 
-from datacenter.errors import ClosedError
+from datacenter.errors import ClosedError, WrongThreadError
 from datacenter.sockets import batches, fork
 from datacenter.sockets.owned import OwnedSocket
 
@@ -59,6 +59,7 @@ class LoopSocket:
         on_refused: Callable[[bytes, bytes, Any, bool], None] | None = None,
         native: bool | None = None,
     ) -> None:
+        owned.move_here()
         self.owned = owned
         self._epoch = fork.current()
         self.loop = loop
@@ -93,8 +94,8 @@ class LoopSocket:
             return False
         if self.closed:
             raise ClosedError(f"{self.owned.owner} is closed")
-        if not self._epoch[0]:
-            fork.check(self._epoch, self.owned.owner)
+        if not self._epoch[0] or asyncio._get_running_loop() is not self.loop:
+            self._check()
         self._frames.append(frame)
         self._tokens.append(token)
         if routing_id:
@@ -115,8 +116,7 @@ class LoopSocket:
         """
         if self.closed:
             raise ClosedError(f"{self.owned.owner} is closed")
-        if not self._epoch[0]:
-            fork.check(self._epoch, self.owned.owner)
+        self._check()
         self._come_again()
         try:
             self._send(frame, _NOBLOCK)
@@ -132,6 +132,7 @@ class LoopSocket:
         """
         if self.closed or not self._epoch[0]:
             return None
+        self._check()
         self._come_again()  # a refused send processes commands as well
         try:
             self._send(routing_id, _MORE)
@@ -151,6 +152,8 @@ class LoopSocket:
         if self._ended():
             self.closed = True
             return
+        if self.loop.is_running():
+            self._check()
         try:
             self._flush()
         except zmq.ZMQError as error:
@@ -162,6 +165,14 @@ class LoopSocket:
             self.loop.remove_reader(self._fd)
         self._batch.close()
         self.owned.close()
+
+    def _check(self) -> None:
+        fork.check(self._epoch, self.owned.owner)
+        if asyncio._get_running_loop() is not self.loop:
+            raise WrongThreadError(
+                f"{self.owned.owner} was used outside of its event loop",
+                "Hand over to its loop what is to be done there (call_soon_threadsafe): docs/ownership.md.",
+            )
 
     def _come_again(self) -> None:
         if not self._scheduled:

@@ -25,6 +25,7 @@ from datacenter.errors import (
     DatacenterError,
     DescriptorLimitError,
     InsecureAddressError,
+    WrongThreadError,
 )
 from datacenter.sockets import addresses, admission, descriptor_limit, fork, listening_socket, peer_guard
 from datacenter.sockets.hub import MonitorHub
@@ -50,7 +51,8 @@ class SocketStatistics:
 
 
 class OwnedSocket:
-    """Made by `SocketContext.socket()`. Used by one thread at a time; a context manager; warns when collected unclosed.
+    """Made by `SocketContext.socket()`. Belongs to the thread that made it until another calls `move_here()`; use in
+    any other raises WrongThreadError. A context manager; warns when collected unclosed.
 
     `raw` is the zmq.Socket, for bare send and recv on the hot path: keep the OwnedSocket as long as the raw one is
     used. `generation` is unique in the process and only grows. In a forked child close() does nothing, and everything
@@ -264,8 +266,20 @@ class OwnedSocket:
 
     # --- the end
 
+    def move_here(self) -> None:
+        """It belongs to the calling thread from now on. The former one must have used it for the last time, and have
+        told this one through a lock or a queue: libzmq needs that barrier.
+        """
+        fork.check(self._epoch, self._name())
+        self.home = threading.current_thread()
+
     def _check(self) -> None:
         fork.check(self._epoch, self._name())
+        if threading.current_thread() is not self.home and self.home.is_alive():
+            raise WrongThreadError(
+                f"{self._name()} belongs to thread {self.home.name}, and {threading.current_thread().name} used it.",
+                "Hand over to that thread what is to be done there: docs/ownership.md.",
+            )
         if self._closed:
             raise ClosedError(f"{self._name()} is closed.", "Make a new one.")
 
