@@ -1,9 +1,10 @@
 """The direct route: one connection to each instance that a client talks to, however many services and calls share it.
 
 A Peer is one DEALER and one connection: when the connection ends, the peer ends with it and the next one starts
-empty, so no message of an old connection is ever delivered late and no count is carried over. Calls are only handed
-to a peer that has shaken hands; until then they wait at their service's route, where they can still go to another
-instance (they were never sent).
+empty, so no message of an old connection is ever delivered late and no count is carried over. Replies that have
+arrived by then still count: that is why it is not IMMEDIATE, with which libzmq drops them (socket_base.cpp: hiccuped).
+Calls are only handed to a peer that has shaken hands; until then they wait at their service's route, where they can
+still go to another instance (they were never sent).
 
 Everything here runs in the thread of the client's event loop.
 """
@@ -84,7 +85,6 @@ class Peer:
             zmq.DEALER,
             owner=f"client peer {endpoint}",
             on_event=self._on_event,
-            immediate=True,
             reconnect_min_ms=reconnect_min_ms,
             reconnect_max_ms=reconnect_max_ms,
         )
@@ -164,6 +164,7 @@ class Peer:
         if self.state == "ended":
             return
         if name == "DISCONNECTED":
+            self.stream.receive_rest()
             self.end("the connection ended")
         elif self.state == "connecting":
             self.state = "ready"

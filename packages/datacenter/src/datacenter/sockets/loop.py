@@ -145,6 +145,19 @@ class LoopSocket:
             raise
         return True
 
+    def receive_rest(self) -> None:
+        """Hands over what has arrived by now, without waiting for the loop. For the end of a connection."""
+        more = True
+        while more and not self._ended():
+            self._hand_over_rest()
+            try:
+                received = self._batch.receive()
+            except zmq.ZMQError as error:
+                self._context_ended(error)
+                return
+            self._hand_over(zip(received.routing_ids or _NOBODY, received.frames, strict=False))
+            more = not received.all
+
     def close(self) -> None:
         """Sends what is queued, stops reading, then closes the socket in its owner's order. Idempotent; bounded. In a
         forked child nothing is closed: the loop's epoll is shared with the parent.
@@ -223,9 +236,8 @@ class LoopSocket:
     def _drain(self) -> None:
         if self.closed or not self._epoch[0]:
             return
-        if self._rest:
-            self._hand_over(iter(self._rest))
-            self._come_again()
+        self._hand_over_rest()
+        if self._ended():
             return
         try:
             received = self._batch.receive()
@@ -240,9 +252,13 @@ class LoopSocket:
         elif self._wants_room:
             self._look_for_room()
 
+    def _hand_over_rest(self) -> None:
+        rest, self._rest = self._rest, []
+        if rest:
+            self._hand_over(iter(rest))
+
     def _hand_over(self, messages: Iterator[tuple[bytes, bytes | None]]) -> None:
         on_message = self._on_message
-        self._rest = []
         try:
             for routing_id, frame in messages:
                 try:
