@@ -34,6 +34,7 @@ class Process:
         self.log = log
         self.status: int | None = None
         self.cpu_s = 0.0
+        log.unlink(missing_ok=True)  # of an earlier case
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()

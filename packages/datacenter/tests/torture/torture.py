@@ -59,6 +59,7 @@ class Nursery:
             **os.environ,
             "LD_PRELOAD": str(library),
             "TORTURE_CONTROL": str(folder / "control"),
+            "DATACENTER_RUNTIME_DIR": str(folder / "runtime"),  # else the ledgers of others are counted
             "PYTHONWARNINGS": "always::ResourceWarning",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
