@@ -98,6 +98,22 @@ class DescriptorTable:
                 functions.add(self._library.hook_name(index).decode("ascii"))
         return Hooked(found.libraries, found.slots, frozenset(functions), found.error if found.failed else None)
 
+    @contextmanager
+    def standby(self, *, eventfds: int = 0, epolls: int = 0) -> Iterator[None]:
+        """Opens so many descriptors first (8 of a sort at most), and lets hooked libraries take them inside, in this
+        thread: their calls of eventfd(0, EFD_CLOEXEC) and epoll_create1(EPOLL_CLOEXEC) then cannot fail.
+
+        For libraries that abort when they run out half-way. What is not taken is closed at the end. It does not nest.
+        Raises OSError, before anything is begun. What is taken belongs to the owner at the beginning.
+        """
+        if self._library.standby_fill(eventfds, epolls) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        try:
+            yield
+        finally:
+            self._library.standby_end()
+
     # --- owners
 
     @contextmanager

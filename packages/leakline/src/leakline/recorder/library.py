@@ -88,6 +88,10 @@ class Library:
         self.hook_target.argtypes, self.hook_target.restype = [c_void_p], None
         self.hook_target_end = quick.leakline_hook_target_end
         self.hook_target_end.argtypes, self.hook_target_end.restype = [c_void_p], None
+        self.standby_fill = quick.leakline_standby_fill
+        self.standby_fill.argtypes, self.standby_fill.restype = [c_uint, c_uint], c_int
+        self.standby_end = quick.leakline_standby_end
+        self.standby_end.argtypes, self.standby_end.restype = [], None
         self.kind_name = quick.leakline_kind_name
         self.kind_name.argtypes, self.kind_name.restype = [c_uint32], c_char_p
         self.table_put = quick.leakline_table_put

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -116,6 +117,30 @@ static void owner_of_thread(struct leakline_table *table, const struct victim *v
     leakline_owner_release(table, owner);
 }
 
+/* Descriptors at hand answer a hooked library's calls, even where none could be opened; what is left is closed. */
+static void standby(struct leakline_table *table, const struct victim *victim) {
+    struct rlimit before, none;
+    CHECK(leakline_standby_fill(2, 1) == 0 && leakline_table_list(table, NULL, 0) == 3);
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    none = (struct rlimit){0, before.rlim_max};
+    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
+    int number = victim->eventfd(), epoll = victim->epoll();
+    CHECK(number >= 0 && epoll >= 0 && leakline_table_list(table, NULL, 0) == 3);
+    CHECK(victim->epoll() == -1 && errno == EMFILE); /* it is used up */
+    leakline_standby_end();
+    CHECK(leakline_table_list(table, NULL, 0) == 2 && victim->eventfd() == -1 && errno == EMFILE);
+    CHECK(leakline_standby_fill(1, 0) == -1 && errno == EMFILE && leakline_table_list(table, NULL, 0) == 2);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(victim->close(epoll) == 0);
+    expect_closed(table, victim, number);
+    CHECK(leakline_standby_fill(LEAKLINE_STANDBY + 1, 0) == -1 && errno == EINVAL);
+
+    none.rlim_cur = (rlim_t)eventfd(0, EFD_CLOEXEC) + 2; /* room for two more: the third fails, and none is left open */
+    CHECK(close((int)none.rlim_cur - 2) == 0 && setrlimit(RLIMIT_NOFILE, &none) == 0);
+    CHECK(leakline_standby_fill(1, 2) == -1 && errno == EMFILE && leakline_table_list(table, NULL, 0) == 0);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+}
+
 static void library(const char *path, const char *name) {
     char before[8192], after[8192];
     struct victim victim = load(path);
@@ -139,6 +164,7 @@ static void library(const char *path, const char *name) {
     accepted(table, &victim);
     errno_is_kept(table, &victim);
     owner_of_thread(table, &victim);
+    standby(table, &victim);
 
     leakline_hook_target_end(table);
     int unrecorded = victim.eventfd();

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
@@ -76,6 +77,71 @@ static void opened(struct leakline_table *table, int number, uint32_t kind, enum
         leakline_record_opened(table, number, kind, leakline_owner_current(), source);
 }
 
+/* --- descriptors opened beforehand */
+
+struct standby {
+    unsigned count;
+    int numbers[LEAKLINE_STANDBY];
+};
+
+static _Thread_local struct standby eventfds_kept, epolls_kept;
+
+static struct standby *standby_of(uint32_t kind) { return kind == LEAKLINE_KIND_EVENTFD ? &eventfds_kept : &epolls_kept; }
+
+#define LEAKLINE_DEFINE(name, parameters, arguments, kind, usual)                                                                  \
+    static int open_##name parameters {                                                                                            \
+        struct leakline_table *table = begin();                                                                                    \
+        int number = name arguments;                                                                                               \
+        int error = errno;                                                                                                         \
+        opened(table, number, kind, LEAKLINE_OPENED);                                                                              \
+        end(table);                                                                                                                \
+        errno = error;                                                                                                             \
+        return number;                                                                                                             \
+    }                                                                                                                              \
+    static int hook_##name parameters {                                                                                            \
+        struct standby *kept = standby_of(kind);                                                                                   \
+        return kept->count && (usual) ? kept->numbers[--kept->count] : open_##name arguments;                                      \
+    }
+LEAKLINE_STANDBY_OPENERS(LEAKLINE_DEFINE)
+#undef LEAKLINE_DEFINE
+
+static int hook_close(int number);
+
+void leakline_standby_end(void) {
+    int error = errno;
+    while (eventfds_kept.count)
+        hook_close(eventfds_kept.numbers[--eventfds_kept.count]);
+    while (epolls_kept.count)
+        hook_close(epolls_kept.numbers[--epolls_kept.count]);
+    errno = error;
+}
+
+void leakline_standby_forget(void) { eventfds_kept.count = epolls_kept.count = 0; }
+
+static bool keep(struct standby *kept, int number) {
+    if (number >= 0)
+        kept->numbers[kept->count++] = number;
+    return number >= 0;
+}
+
+int leakline_standby_fill(unsigned eventfds, unsigned epolls) {
+    leakline_standby_end();
+    if (eventfds > LEAKLINE_STANDBY || epolls > LEAKLINE_STANDBY) {
+        errno = EINVAL;
+        return -1;
+    }
+    bool filled = true;
+    while (filled && eventfds_kept.count < eventfds)
+        filled = keep(&eventfds_kept, open_eventfd(0, EFD_CLOEXEC));
+    while (filled && epolls_kept.count < epolls)
+        filled = keep(&epolls_kept, open_epoll_create1(EPOLL_CLOEXEC));
+    if (!filled)
+        leakline_standby_end();
+    return filled ? 0 : -1;
+}
+
+/* --- the hooks */
+
 #define LEAKLINE_DEFINE(name, parameters, arguments, kind, source)                                                                 \
     static int hook_##name parameters {                                                                                            \
         struct leakline_table *table = begin();                                                                                    \
@@ -144,6 +210,6 @@ static int hook_close(int number) {
 
 #define LEAKLINE_ROW(name, ...) {#name, (void *)hook_##name},
 const struct leakline_hook leakline_hooks[] = {
-    LEAKLINE_OPENERS(LEAKLINE_ROW) LEAKLINE_PAIR_OPENERS(LEAKLINE_ROW) LEAKLINE_OTHER_HOOKS(LEAKLINE_ROW)};
+    LEAKLINE_STANDBY_OPENERS(LEAKLINE_ROW) LEAKLINE_OPENERS(LEAKLINE_ROW) LEAKLINE_PAIR_OPENERS(LEAKLINE_ROW) LEAKLINE_OTHER_HOOKS(LEAKLINE_ROW)};
 #undef LEAKLINE_ROW
 const unsigned leakline_hook_count = sizeof leakline_hooks / sizeof *leakline_hooks;

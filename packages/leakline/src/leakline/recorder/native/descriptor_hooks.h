@@ -21,4 +21,16 @@ LEAKLINE_PUBLIC void leakline_hook_target(struct leakline_table *table);
 /* No target any more, if it is this table. */
 LEAKLINE_PUBLIC void leakline_hook_target_end(const struct leakline_table *table);
 
+/* Descriptors opened beforehand: the next calls of eventfd(0, EFD_CLOEXEC) and epoll_create1(EPOLL_CLOEXEC) that a hooked library
+ * makes in this thread are answered with them, and so cannot fail. For libraries that abort where they run out half-way: a check
+ * in advance would leave a gap for other threads. They are recorded when they are opened, for the owner of that moment.
+ *
+ * fill: 0, or -1 with errno, and then nothing was opened (EINVAL: more than LEAKLINE_STANDBY of a sort).
+ * end: closes what was not taken; the others are their takers'. */
+#define LEAKLINE_STANDBY 8
+LEAKLINE_PUBLIC int leakline_standby_fill(unsigned eventfds, unsigned epolls);
+LEAKLINE_PUBLIC void leakline_standby_end(void);
+/* In a forked child: the numbers were closed with the table, or are another thread's matter. */
+void leakline_standby_forget(void);
+
 #endif

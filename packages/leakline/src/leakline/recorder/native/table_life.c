@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "descriptor_hooks.h"
 #include "table_private.h"
 
 #define SLOTS_WITHOUT_POPULATE 16384u /* what is shown to others on a kernel older than 5.14 */
@@ -87,6 +88,7 @@ static void close_inherited(struct leakline_table *table, uint64_t unsure) {
 static void begin_in_child(bool late) {
     __atomic_store_n(same_process, 1, __ATOMIC_RELAXED);
     leakline_forget_thread_number();
+    leakline_standby_forget();
     for (struct leakline_table *table = tables; table < tables + LEAKLINE_TABLES; table++) {
         if (!table->used)
             continue;
