@@ -33,7 +33,7 @@ class Reactor:
         self._epoch = fork.current()
         with fork.still():
             selector = selectors.DefaultSelector()
-            self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(selector)
+            self.loop: asyncio.AbstractEventLoop = SelectorLoop(selector)
             self._numbers = register_loop(ledger, self.loop, selector, "reactor")
         self._lock = InternalLock()
         self._stopping = self._ended = False
@@ -111,6 +111,18 @@ async def _finish() -> None:
         task.cancel()
     if waiting:
         await asyncio.wait(waiting, timeout=CLOSE_DEADLINE_S / 10)
+
+
+class SelectorLoop(asyncio.SelectorEventLoop):
+    """One that leaves nothing behind, and says nothing, when it cannot be made for lack of descriptors."""
+
+    def _make_self_pipe(self) -> None:
+        try:
+            super()._make_self_pipe()  # type: ignore[misc]
+        except OSError:
+            self._selector.close()  # type: ignore[attr-defined]
+            self._closed = True  # the finaliser would warn, and close a pipe that is not there
+            raise
 
 
 def register_loop(

@@ -81,7 +81,8 @@ class Runtime:
         debug = logging.getLogger("datacenter.sockets").isEnabledFor(logging.DEBUG)
         self.context = SocketContext("datacenter", ledger=self.ledger, debug=debug)
         try:
-            self.reactor = Reactor(self.ledger)
+            with descriptor_limit.typed("datacenter's reactor"):
+                self.reactor = Reactor(self.ledger)
         except BaseException:
             self.context.close()
             self.ledger.close()

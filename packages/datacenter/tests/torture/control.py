@@ -20,7 +20,7 @@ _SIZE = _HEAD.size + _RECORDS * (_NAME + _WHERE)
 def build(directory: Path) -> Path:
     """Compiles the library into `directory`; returns its path."""
     library = directory / "injector.so"
-    flags = "-std=gnu11 -O1 -g -Wall -Wextra -Werror -U_FORTIFY_SOURCE -shared -fPIC".split()
+    flags = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-U_FORTIFY_SOURCE", "-shared", "-fPIC"]
     subprocess.run(["cc", *flags, "-o", str(library), str(SOURCE), "-ldl"], check=True)
     return library
 

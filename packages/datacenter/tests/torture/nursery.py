@@ -18,13 +18,13 @@ sys.path += [str(HERE), str(HERE.parent / "broker")]
 import relay_peers  # noqa: E402, F401 - so that no case imports it
 from control import Control  # noqa: E402
 from phases import PHASES, Case, Peers, free_port, play  # noqa: E402
-from processes import InChildError  # noqa: E402
 
 from datacenter.commands import main as datacenter_main  # noqa: E402
+from processes import InChildError  # noqa: E402
 
 
 def warm_up() -> None:
-    """Imports what the command line imports when it is first used: what fails in an import fails in Python's own code."""
+    """Imports what the command line imports at its first use: what fails in an import fails in Python's own code."""
     import uvloop  # noqa: F401
 
     sys.argv = ["datacenter", "up", "--help"]

@@ -1,4 +1,4 @@
-"""The phases: what the process under torture is doing while its calls fail. One function a phase, run by the nursery."""
+"""The phases: what the process under torture does while its calls fail. One function a phase, run by the nursery."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from typing import Final
 
 import programs
 from control import Control
-from processes import DEADLINE_S, Process, kinds, settle
 from programs import LONG_S, MOST_CORE, SHORT_S, WORK_CPU_S, Torture
+
+from processes import DEADLINE_S, Process, kinds, settle
 
 #: how long calls fail for good in a process that serves
 WINDOW_S: Final = 0.8
-FORBIDDEN_TEXT: Final = ("Traceback", "Assertion failed", "(src/", "ResourceWarning", "Exception ignored", "Fatal Python")
+FORBIDDEN_TEXT: Final = (
+    "Traceback",
+    "Assertion failed",
+    "(src/",
+    "ResourceWarning",
+    "Exception ignored",
+    "Fatal Python",
+)
 
 
 @dataclass
@@ -190,7 +198,7 @@ def _command_start(case: Case, words: tuple[str, ...], ready: str, check: Callab
     said = [line for line in process.text().splitlines() if line.startswith("datacenter: ")]
     case.report.outcome = said[-1] if said else ""
     if not said:
-        case.wrong(f"no typed error: {process.text().strip()[-300:]}")
+        case.wrong(f"no typed error: {process.text().strip()[-1500:]}")
 
 
 def broker_start(case: Case) -> None:
@@ -227,9 +235,7 @@ def broker_serve(case: Case) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     process = case.start(programs.command("up", "--listen", address), "command")
     process.wait_for("broker ready")
-    _command_serve(
-        case, process, programs.round_trip(address, case.patience_s), programs.round_trip(address, LONG_S)
-    )
+    _command_serve(case, process, programs.round_trip(address, case.patience_s), programs.round_trip(address, LONG_S))
 
 
 def service_serve(case: Case) -> None:

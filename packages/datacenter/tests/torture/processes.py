@@ -1,7 +1,7 @@
 """Processes of one case: forked from a nursery that has imported everything, so that a case costs milliseconds.
 
-A forked child leaves the nursery's loop by an exception and runs its program from the top of the interpreter: it ends as a
-program of a user's does, exit hooks and all.
+A forked child leaves the nursery's loop by an exception and runs its program from the top of the interpreter: it ends
+as a program of a user's does, exit hooks and all.
 """
 
 from __future__ import annotations

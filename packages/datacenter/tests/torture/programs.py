@@ -17,7 +17,6 @@ from typing import Any
 
 import zmq
 from control import Control, wait_until
-from processes import kinds, settle
 
 from datacenter import AsyncClient, Client, DatacenterError, Server, Service, runtime
 from datacenter.broker.relay_manager import RelayManager
@@ -25,6 +24,7 @@ from datacenter.commands import main as datacenter_main
 from datacenter.errors import DeadlineError, NoSuchServiceError
 from datacenter.sockets import SocketContext
 from datacenter.sockets.ledger import Ledger, open_descriptors
+from processes import kinds, settle
 
 shop = Service("shop")
 stall = Service("stall")

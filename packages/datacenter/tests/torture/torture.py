@@ -1,8 +1,9 @@
 """`make torture`: fails the Nth descriptor-creating call of every phase of a datacenter process, for every N.
 
-For each phase (phases.py) the calls are counted first. Then for each N, each of EMFILE, ENFILE, ENOMEM, once and for good, a process
-goes through the phase in which that call fails. It must work, or raise a typed error; when the failure has passed it must serve,
-and have every descriptor back. Forbidden: to abort, hang, spin, leak, raise anything else, or leave a call without an end.
+For each phase (phases.py) the calls are counted first. Then for each N, each of EMFILE, ENFILE, ENOMEM, once and for
+good, a process goes through the phase in which that call fails. It must work, or raise a typed error; when the failure
+has passed it must serve, and have every descriptor back. Forbidden: to abort, hang, spin, leak, raise anything else, or
+leave a call without an end.
 
     torture.py                                  all (minutes)
     torture.py client relay --every 5 --error EMFILE    some
@@ -46,7 +47,7 @@ class Asked:
 
     def command(self) -> str:
         mode = " --for-good" if self.for_good else ""
-        return f"{Path(sys.executable).name} {Path(__file__).name} {self.phase} --at {self.at} --error {self.error}{mode}"
+        return f"{Path(__file__).name} {self.phase} --at {self.at} --error {self.error}{mode}"
 
 
 class Nursery:
@@ -124,9 +125,7 @@ class Tally:
         columns = ("cases", "works", "typed error", "not reached", "forbidden")
         lines = [f"{'phase':18} {'calls':>6} " + " ".join(f"{column:>12}" for column in columns)]
         for phase, counts in self.cases.items():
-            lines.append(
-                f"{phase:18} {self.calls[phase]:6} " + " ".join(f"{counts[column]:12}" for column in columns)
-            )
+            lines.append(f"{phase:18} {self.calls[phase]:6} " + " ".join(f"{counts[column]:12}" for column in columns))
         total = sum((counts for counts in self.cases.values()), Counter())
         lines.append(f"{'':25} " + " ".join(f"{total[column]:12}" for column in columns))
         return "\n".join(lines)
@@ -160,7 +159,7 @@ def run(asked: list[Asked], nurseries: list[Nursery], tally: Tally) -> None:
 
 
 def numbers(calls: int, every: int) -> list[int]:
-    """Which calls fail: each `every`-th, the first and the last; two more than were counted, as no two runs are alike."""
+    """Which calls fail: each `every`-th, the first, the last; two more than were counted, as no two runs are alike."""
     return sorted({*range(1, calls + 3, every), calls}) if calls else []
 
 
@@ -199,7 +198,7 @@ def main() -> int:
         try:
             if one:
                 asked = [Asked(name, arguments.at, errors[0], modes[0] and arguments.for_good) for name in names]
-                return 0 if all([show_one(nurseries[0], each) for each in asked]) else 1
+                return 0 if all(show_one(nurseries[0], each) for each in asked) else 1
             tally = Tally()
             run([Asked(name, 0, "EMFILE", False) for name in names for _ in range(2)], nurseries, tally)
             cases = [

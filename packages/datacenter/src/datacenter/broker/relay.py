@@ -32,7 +32,7 @@ from typing import Final
 import zmq
 
 from datacenter import options
-from datacenter.broker import relay_answers, relay_loop
+from datacenter.broker import relay_answers, relay_loop, relay_loop_python  # noqa: F401 - so that making one needs no file
 from datacenter.broker.relay_loop import Outcome, RelayCounts, RelayLoop
 from datacenter.broker.relay_reports import InstanceStatistics, RelayOptions, RelayState, RelayStatistics
 from datacenter.errors import ClosedError, DatacenterError
@@ -264,7 +264,7 @@ class Relay:
         account = f"relay {self.service}"
         descriptor_limit.require(1, account)
         self._ledger = Ledger.open()
-        with fork.still():
+        with fork.still(), descriptor_limit.typed(account):
             wake_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             self._ledger.register(wake_fd, "eventfd", account)
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 import os
 import signal
@@ -16,6 +17,8 @@ import typer
 
 from datacenter import runtime
 from datacenter.client import DEFAULT_BROKER
+from datacenter.reactor import SelectorLoop
+from datacenter.sockets import descriptor_limit
 from datacenter.sockets.ledger import Ledger
 from leakline.proc.descriptors import kind_of
 
@@ -34,6 +37,7 @@ INSECURE_OPTION = typer.Option(
 )
 EXECUTOR = "datacenter-executor"
 PATIENCE_S = 0.2
+LOOP_COST = 10  # uvloop's: epoll, io_uring, two pipes, eventfd, a socket pair, and one for a moment
 VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
 
 
@@ -47,17 +51,22 @@ def run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Runs `main(stop)` in a new loop (uvloop where installed). SIGTERM and SIGINT set `stop`; a second one ends the
     wait at once.
     """
+    descriptor_limit.require(LOOP_COST, "The command's event loop")
     ledger = Ledger.open()
     before = _open_numbers()
-    loop = _new_loop()
+    with descriptor_limit.typed("the command's event loop"):
+        loop = _new_loop()
     executor = concurrent.futures.ThreadPoolExecutor(thread_name_prefix=EXECUTOR)
     loop.set_default_executor(executor)
+    work = _run(main, ledger, before)
     try:
-        loop.run_until_complete(_run(main, ledger, before))
+        with descriptor_limit.typed("the command"):
+            loop.run_until_complete(work)
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        work.close()  # where the loop could not even begin
         executor.shutdown(wait=False, cancel_futures=True)
-        loop.close()
+        with contextlib.suppress(RuntimeError):  # uvloop's that had no descriptor to begin with believes that it runs
+            loop.close()
         ledger.close()
     _leave_stuck_threads()
 
@@ -90,25 +99,31 @@ async def _run(main: Callable[[asyncio.Event], Awaitable[None]], ledger: Ledger,
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask_to_stop)
     # No other thread runs yet: what is new since the loop was made is the loop's own.
-    for descriptor in _open_numbers() - before:
+    for descriptor in _open_numbers() - before if before else ():
         ledger.register(descriptor, _kind(descriptor), "event loop")
     try:
         await task
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+    finally:
+        await loop.shutdown_asyncgens()  # in this run: another one would need descriptors again, under uvloop
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
     except ImportError:
-        return asyncio.new_event_loop()
+        return SelectorLoop()
     return uvloop.new_event_loop()
 
 
 def _open_numbers() -> set[int]:
-    numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    """Empty where there is no descriptor for the look: then the loop's own are in no ledger."""
+    try:
+        numbers = {int(name) for name in os.listdir("/proc/self/fd")}
+    except OSError:
+        return set()
     return {number for number in numbers if os.path.lexists(f"/proc/self/fd/{number}")}
 
 

@@ -12,13 +12,13 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Final
 
 import zmq
 
-from datacenter.errors import ClosedError, DatacenterError, DescriptorLimitError, SocketLimitError
+from datacenter.errors import ClosedError, DatacenterError, SocketLimitError
 from datacenter.interruptions import uninterrupted
 from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.sockets import admission, descriptor_limit, fork, peer_guard
@@ -108,7 +108,7 @@ class SocketContext:
             account = f"{owner} #{generation}"
             raw: zmq.Socket[bytes] | None = None
             try:
-                with self._ledger.owner(account):
+                with self._ledger.owner(account), self._at_hand(owner, eventfds=3 if monitored else 1):
                     raw = self._open(context, kind, owner)
                     settings.apply(raw)
                     reader = self._watch(context, raw, owner, generation, account, on_event) if monitored else None
@@ -144,22 +144,42 @@ class SocketContext:
         if self._zmq is None:
             self._zmq = self._start()
         if monitored and not self._attached:
-            self._hub.attach()
+            with descriptor_limit.typed("the monitor hub"):
+                self._hub.attach()
             self._attached = True
         return self._zmq
 
+    @contextlib.contextmanager
+    def _at_hand(self, owner: str, *, eventfds: int, epolls: int = 0) -> Iterator[None]:
+        """The descriptors that libzmq is about to ask for, opened first: it aborts where it gets none half-way
+        (epoll.cpp:38; ip.cpp:539 for ENOMEM), and no check beforehand could be in time. DescriptorLimitError.
+        """
+        with contextlib.ExitStack() as stack:
+            with descriptor_limit.typed(repr(owner)):
+                stack.enter_context(self._ledger.standby(eventfds=eventfds, epolls=epolls))
+            yield
+
     def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
-        # With two to four descriptors left libzmq aborts in what follows (epoll.cpp:38): peers must not take any now.
+        # Where the descriptors cannot be put at hand libzmq aborts with two to four left (epoll.cpp:38): no peer takes any now.
         admission.of_process().make_room()
         try:
-            with self._ledger.owner(f"context {self.name}"):
-                context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+            name = f"context {self.name}"
+            # Its own mailbox, those of the reaper and the I/O thread with an epoll each, and that of the first socket.
+            with self._ledger.owner(name), self._at_hand(name, eventfds=4, epolls=2):
+                try:
+                    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+                except zmq.ZMQError as error:
+                    raise self._limit_error(error, name) from error
                 context.set(zmq.BLOCKY, 0)
                 self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
                 context.set(zmq.MAX_SOCKETS, self._max_sockets)  # the table is made at the first socket (ctx.cpp:386)
-                # The first socket starts the threads and opens their descriptors: here, so that they are the context's
-                # and not its owner's.
-                context.socket(zmq.PAIR).close(0)
+                # The first socket starts the threads and opens their descriptors: here, so that they are the context's and
+                # not its owner's.
+                try:
+                    self._open(context, zmq.PAIR, name).close(0)
+                except BaseException:
+                    context.term()  # nothing was started: it returns at once
+                    raise
             return context
         finally:
             admission.of_process().check()
@@ -174,10 +194,10 @@ class SocketContext:
 
     def _limit_error(self, error: zmq.ZMQError, owner: str) -> DatacenterError:
         """Which limit it was: libzmq says EMFILE, "Too many open files", for both (ctx.cpp:475)."""
-        if error.errno != errno.EMFILE:
+        if error.errno not in descriptor_limit.SHORTAGES:
             return DatacenterError(f"No socket for {owner!r}: {error}.")
-        if descriptor_limit.spare() == 0:
-            return DescriptorLimitError(f"No descriptor is left for {owner!r}.", "Raise the limit (ulimit -n).")
+        if error.errno != errno.EMFILE or descriptor_limit.spare() == 0:
+            return descriptor_limit.refused(error.errno, repr(owner))
         return SocketLimitError(
             f"Context {self.name!r} has no room for {owner!r}: all {self._max_sockets} sockets of libzmq are in use.",
             f"{len(self._owned)} owned sockets are open, a monitored one takes three: close some, or start with "
@@ -306,8 +326,9 @@ class SocketContext:
         while self._unclaimed:
             name, reader = self._unclaimed[-1]
             try:
-                other = context.socket(zmq.PAIR)
-            except zmq.ZMQError:
+                with self._ledger.standby(eventfds=1):
+                    other = context.socket(zmq.PAIR)
+            except (zmq.ZMQError, OSError):
                 # Freed slots come back when the reaper has been round.
                 if time.monotonic() > deadline:
                     break

@@ -10,9 +10,11 @@ descriptors in between. That is what the size of the reserve is for.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import resource
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Final
 
 from datacenter.errors import DescriptorLimitError
@@ -31,6 +33,8 @@ BIND_COST: Final = 2  # the listener, and a look at it in /proc (epoll_entry.py)
 CONNECT_COST: Final = 1
 
 _when_short: list[Callable[[], None]] = []
+#: what the kernel says when it gives no descriptor: this process's limit, the machine's, or no memory
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 #: libzmq's own bound (ZMQ_SOCKET_LIMIT); slots are a table made at the first socket
 _MOST_SOCKETS: Final = 65_535
@@ -82,6 +86,27 @@ def require(cost: int, what: str) -> None:
 def on_shortage(make_room: Callable[[], None]) -> None:
     """Have `make_room` called when descriptors are short, before they are refused."""
     _when_short.append(make_room)
+
+
+def refused(number: int, what: str) -> DescriptorLimitError:
+    """The error for a descriptor that the kernel refused, by errno: whose limit it was, and what to do."""
+    hints = {
+        errno.EMFILE: f"Raise the limit (ulimit -n), or ask `leakline {os.getpid()}` what holds them.",
+        errno.ENFILE: "The machine has no more (/proc/sys/fs/file-nr): raise fs.file-max, or end what holds it.",
+        errno.ENOMEM: "The kernel has no memory for it: see the limits of the machine and of the control group.",
+    }
+    return DescriptorLimitError(f"No descriptor is to be had for {what}: {os.strerror(number)}.", hints[number])
+
+
+@contextlib.contextmanager
+def typed(what: str) -> Iterator[None]:
+    """Inside, an OSError that says that `what` got no descriptor becomes a DescriptorLimitError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in SHORTAGES:
+            raise
+        raise refused(error.errno, what) from error
 
 
 def max_sockets() -> int:

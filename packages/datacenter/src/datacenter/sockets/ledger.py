@@ -135,6 +135,14 @@ class Ledger:
         with self._table.owner(name):
             yield
 
+    @contextmanager
+    def standby(self, *, eventfds: int = 0, epolls: int = 0) -> Iterator[None]:
+        """Opens so many descriptors first, for the present owner, and has libzmq take them inside, in this thread: its
+        calls cannot fail. Raises OSError before anything is begun. Without the hooks nothing happens.
+        """
+        with self._table.standby(eventfds=eventfds, epolls=epolls):
+            yield
+
     def release_owner(self, name: str) -> None:
         """`name` opens no more; what it still has keeps the name until it is closed."""
         self._table.release_owner(name)
@@ -268,6 +276,13 @@ def _hook(table: DescriptorTable) -> str:
 
 def _earlier_context(inherited: Mapping[int, Entry], *, forked: bool) -> str:
     """Why the ledger begins too late, or "". Each Context has an eventfd from its birth (ctx.cpp:49)."""
+    try:
+        return _look_for_context(inherited, forked=forked)
+    except OSError as error:  # no descriptor for the look
+        return f"whether a zmq.Context existed before the ledger could not be seen: {error.strerror}"
+
+
+def _look_for_context(inherited: Mapping[int, Entry], *, forked: bool) -> str:
     eventfds = [number for number, link in open_descriptors().items() if link == "anon_inode:[eventfd]"]
     if all(number in inherited for number in eventfds):
         return ""

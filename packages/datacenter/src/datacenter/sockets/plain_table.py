@@ -34,6 +34,11 @@ class PlainTable:
         """Nothing is hooked, so nothing is owned."""
         yield 0
 
+    @contextmanager
+    def standby(self, *, eventfds: int = 0, epolls: int = 0) -> Iterator[None]:
+        """Nothing is hooked, so libzmq opens its own."""
+        yield
+
     def release_owner(self, name: str) -> None:
         """Nothing to release."""
 
