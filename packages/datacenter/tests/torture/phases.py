@@ -15,7 +15,7 @@ import programs
 from control import Control
 from programs import LONG_S, MOST_CORE, SHORT_S, WORK_CPU_S, Torture
 
-from processes import DEADLINE_S, Process, kinds, settle
+from processes import DEADLINE_S, Process, at_rest, kinds, settle
 
 #: how long calls fail for good in a process that serves
 WINDOW_S: Final = 0.8
@@ -235,7 +235,20 @@ def broker_serve(case: Case) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     process = case.start(programs.command("up", "--listen", address), "command")
     process.wait_for("broker ready")
+    at_rest(process)
     _command_serve(case, process, programs.round_trip(address, case.patience_s), programs.round_trip(address, LONG_S))
+
+
+def broker_relay(case: Case) -> None:
+    """A client calls through a relay, which the broker makes for it; it ends later than the case, by its idle time."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    process = case.start(programs.command("up", "--listen", address), "command")
+    process.wait_for("broker ready")
+    at_rest(process)
+    case.use_armed(process, programs.round_trip(address, case.patience_s, relay=True))
+    case.check_serves(programs.round_trip(address, LONG_S, relay=True))
+    process.signal(signal.SIGTERM)
+    case.ended(process, "the broker after SIGTERM")
 
 
 def service_serve(case: Case) -> None:
@@ -243,6 +256,7 @@ def service_serve(case: Case) -> None:
     broker = case.peers.broker
     process = case.start(programs.command("serve", "programs:stall", "--broker", broker), "command")
     process.wait_for("serving")
+    at_rest(process)
     call = programs.one_call(broker, "stall.double", (2,), case.patience_s)
     _command_serve(case, process, call, programs.one_call(broker, "stall.double", (2,), LONG_S))
 
@@ -254,6 +268,7 @@ def service_reconnect(case: Case) -> None:
     case.processes += peers.processes
     process = case.start(programs.command("serve", "programs:stall", "--broker", peers.broker), "command")
     process.wait_for("serving")
+    at_rest(process)
     before = dict(kinds(process.pid))
     case.control.arm(process.pid)
     peers.close()
@@ -276,6 +291,7 @@ def broker_stop(case: Case) -> None:
     address = f"tcp://127.0.0.1:{free_port()}"
     process = case.start(programs.command("up", "--listen", address), "command")
     process.wait_for("broker ready")
+    at_rest(process)
     case.check_serves(programs.round_trip(address, LONG_S))
     _command_stop(case, process)
 
@@ -284,6 +300,7 @@ def service_stop(case: Case) -> None:
     broker = case.peers.broker
     process = case.start(programs.command("serve", "programs:stall", "--broker", broker), "command")
     process.wait_for("serving")
+    at_rest(process)
     _command_stop(case, process)
 
 
@@ -296,6 +313,7 @@ def free_port() -> int:
 PHASES: Final[dict[str, Callable[[Case], None]]] = {
     "broker-start": broker_start,
     "broker-serve": broker_serve,
+    "broker-relay": broker_relay,
     "broker-stop": broker_stop,
     "service-start": service_start,
     "service-serve": service_serve,

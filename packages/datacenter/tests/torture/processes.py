@@ -111,6 +111,19 @@ def kinds(pid: int | None = None) -> Counter[str]:
     return found
 
 
+def at_rest(process: Process) -> None:
+    """Waits until a process opens and closes nothing for a while: its hub takes the reserve after it says "ready"."""
+    before, since = kinds(process.pid), time.monotonic()
+    end = since + DEADLINE_S
+    while time.monotonic() - since < 0.1:
+        if time.monotonic() > end:
+            raise TimeoutError("the process does not come to rest")
+        time.sleep(0.01)
+        now = kinds(process.pid)
+        if now != before:
+            before, since = now, time.monotonic()
+
+
 def settle(condition: Callable[[], str], deadline_s: float = 5.0) -> str:
     """Waits until `condition()` says nothing is wrong; what it says at the end."""
     end = time.monotonic() + deadline_s

@@ -18,7 +18,7 @@ from typing import Any
 import zmq
 from control import Control, wait_until
 
-from datacenter import AsyncClient, Client, DatacenterError, Server, Service, runtime
+from datacenter import AsyncClient, Client, ClientOptions, DatacenterError, Server, Service, runtime
 from datacenter.broker.relay_manager import RelayManager
 from datacenter.commands import main as datacenter_main
 from datacenter.errors import DeadlineError, NoSuchServiceError
@@ -54,6 +54,7 @@ class Torture:
         self.for_good = for_good
         self.call_s = SHORT_S if for_good else LONG_S
         self._result = result
+        self._written = False
         self.outcome = ""
         self.wrong: list[str] = []
 
@@ -108,6 +109,10 @@ class Torture:
             ledger.close()
 
     def write(self) -> None:
+        """Once: what comes later may be armed."""
+        if self._written:
+            return
+        self._written = True
         self._result.write_text(json.dumps({"outcome": self.outcome, "wrong": self.wrong}))
 
 
@@ -284,15 +289,16 @@ def command(*words: str, control: Control | None = None) -> Callable[[], None]:
     return program
 
 
-def round_trip(broker: str, deadline_s: float) -> Callable[[], None]:
-    """A service and a client of it. Exit code 0: it works; 10: a typed error."""
+def round_trip(broker: str, deadline_s: float, *, relay: bool = False) -> Callable[[], None]:
+    """A service and a client of it, directly or through the broker's relay. Exit code 0: it works; 10: a typed error."""
 
     async def main() -> None:
         async with asyncio.timeout(deadline_s + 5) if sys.version_info >= (3, 11) else contextlib.nullcontext():
             server = Server(stall, broker=broker)
             server.start()
             try:
-                async with AsyncClient(broker) as client:
+                options = ClientOptions(route="relay" if relay else "direct")
+                async with AsyncClient(broker, options=options) as client:
                     end = time.monotonic() + deadline_s
                     await asyncio.wait_for(server.registered(), deadline_s)
                     await client.call("stall.double", 2, deadline_s=max(0.1, end - time.monotonic()))

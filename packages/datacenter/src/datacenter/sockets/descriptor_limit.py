@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from datacenter.errors import DescriptorLimitError
@@ -33,6 +33,7 @@ BIND_COST: Final = 2  # the listener, and a look at it in /proc (epoll_entry.py)
 CONNECT_COST: Final = 1
 
 _when_short: list[Callable[[], None]] = []
+
 #: what the kernel says when it gives no descriptor: this process's limit, the machine's, or no memory
 SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
