@@ -100,3 +100,7 @@ hold-limit: $(STAMP) native ## 5 000 peers at a broker, a service and a relay wi
 .PHONY: hold-forks
 hold-forks: $(STAMP) native ## 500 forks under load, half of them in outages, in every way: no abort, no hang, nothing kept (5 min)
 	@$(BIN)/python $(HOLD)/forks.py
+
+.PHONY: torture
+torture: $(STAMP) native relay-native ## fail every single descriptor-creating call of start, serve, call, relay, reconnect and shutdown, with EMFILE, ENFILE, ENOMEM, once and for good (10 min)
+	@$(BIN)/python packages/datacenter/tests/torture/torture.py

@@ -290,7 +290,7 @@ def command(*words: str, control: Control | None = None) -> Callable[[], None]:
 
 
 def round_trip(broker: str, deadline_s: float, *, relay: bool = False) -> Callable[[], None]:
-    """A service and a client of it, directly or through the broker's relay. Exit code 0: it works; 10: a typed error."""
+    """A service and a client of it, directly or through a relay. Exit code 0: it works; 10: a typed error."""
 
     async def main() -> None:
         async with asyncio.timeout(deadline_s + 5) if sys.version_info >= (3, 11) else contextlib.nullcontext():

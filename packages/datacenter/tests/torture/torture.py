@@ -7,6 +7,7 @@ leave a call without an end.
 
     torture.py                                  all (minutes)
     torture.py client relay --every 5 --error EMFILE    some
+    torture.py --sample                         one once and one for good of each phase, another one each time
     torture.py client --at 7 --error ENFILE --for-good  one case, with the list of its calls
 """
 
@@ -16,6 +17,7 @@ import argparse
 import json
 import os
 import queue
+import random
 import subprocess
 import sys
 import tempfile
@@ -34,6 +36,10 @@ from phases import PHASES  # noqa: E402
 
 ERRORS: Final = ("EMFILE", "ENFILE", "ENOMEM")
 CASE_DEADLINE_S: Final = 120.0
+#: what no program can prevent: (the last call, how it went wrong) -> why. Counted apart.
+RESIDUE: Final = {
+    ("pipe2 loop.", "abort"): "libuv aborts when its first loop gets no pipe (uv__signal_global_reinit, unix/signal.c)",
+}
 
 
 @dataclass(frozen=True, order=True)
@@ -96,6 +102,10 @@ class Nursery:
             self._process.wait()
 
 
+def known(call: str, wrong: str) -> bool:
+    return any(call.startswith(name) and wrong.startswith(said) for name, said in RESIDUE)
+
+
 class Tally:
     """What came out, by phase."""
 
@@ -113,16 +123,19 @@ class Tally:
                 self.calls[asked.phase] = max(self.calls[asked.phase], told["calls"])
             elif not told["failed"]:
                 counts["not reached"] += 1
-            if told["wrong"]:
+            records = told["records"]
+            where = records[asked.at - 1] if 0 < asked.at <= len(records) else ""
+            if told["wrong"] and known(records[-1] if records else "", told["wrong"][0]):
+                counts["residue"] += 1
+            elif told["wrong"]:
                 counts["forbidden"] += 1
-                where = told["records"][asked.at - 1] if 0 < asked.at <= len(told["records"]) else ""
                 self.forbidden.append((asked, told["wrong"], where))
                 print(f"FORBIDDEN  {asked.command()}   # {where}\n           {'; '.join(told['wrong'])}", flush=True)
             elif told["failed"]:
                 counts["works" if told["outcome"] == "works" else "typed error"] += 1
 
     def table(self) -> str:
-        columns = ("cases", "works", "typed error", "not reached", "forbidden")
+        columns = ("cases", "works", "typed error", "not reached", "residue", "forbidden")
         lines = [f"{'phase':18} {'calls':>6} " + " ".join(f"{column:>12}" for column in columns)]
         for phase, counts in self.cases.items():
             lines.append(f"{phase:18} {self.calls[phase]:6} " + " ".join(f"{counts[column]:12}" for column in columns))
@@ -163,6 +176,14 @@ def numbers(calls: int, every: int) -> list[int]:
     return sorted({*range(1, calls + 3, every), calls}) if calls else []
 
 
+def sample(asked: list[Asked]) -> list[Asked]:
+    """Of each phase and mode, one at random."""
+    groups: dict[tuple[str, bool], list[Asked]] = {}
+    for one in asked:
+        groups.setdefault((one.phase, one.for_good), []).append(one)
+    return [random.choice(group) for group in groups.values()]
+
+
 def show_one(nursery: Nursery, asked: Asked) -> bool:
     told = nursery.play(asked)
     for number, record in enumerate(told["records"], 1):
@@ -179,6 +200,7 @@ def main() -> int:
     parser.add_argument("phases", nargs="*", metavar="PHASE", help=", ".join(PHASES))
     parser.add_argument("--at", type=int, help="only this call; 0: none fails")
     parser.add_argument("--every", type=int, default=1, help="only each so-manieth call")
+    parser.add_argument("--sample", action="store_true", help="one call of each phase and mode")
     parser.add_argument("--error", choices=ERRORS, action="append")
     parser.add_argument("--for-good", action="store_true", help="all calls from there on, not only this one")
     parser.add_argument("--once", action="store_true", help="not for good")
@@ -200,7 +222,8 @@ def main() -> int:
                 asked = [Asked(name, arguments.at, errors[0], modes[0] and arguments.for_good) for name in names]
                 return 0 if all(show_one(nurseries[0], each) for each in asked) else 1
             tally = Tally()
-            run([Asked(name, 0, "EMFILE", False) for name in names for _ in range(2)], nurseries, tally)
+            counted = names if arguments.sample else [name for name in names for _ in range(2)]
+            run([Asked(name, 0, "EMFILE", False) for name in counted], nurseries, tally)
             cases = [
                 Asked(name, at, error, mode)
                 for name in names
@@ -208,7 +231,7 @@ def main() -> int:
                 for error in errors
                 for mode in modes
             ]
-            run(cases, nurseries, tally)
+            run(sample(cases) if arguments.sample else cases, nurseries, tally)
         finally:
             for nursery in nurseries:
                 nursery.close()
