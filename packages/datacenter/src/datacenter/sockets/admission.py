@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -230,7 +231,7 @@ class Admission:
             self._reserve.append(number)
             if self._ledger is not None:
                 self._ledger.register(number, "file", _ACCOUNT)
-        return descriptor_limit.spare() > _LOW
+        return descriptor_limit.spare() > _LOW and _given()
 
     def _let_go(self) -> None:
         while self._reserve:
@@ -256,10 +257,18 @@ class Admission:
         self._check_at = self._retry_at
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
+            spare, needed = descriptor_limit.spare(), _wanted() + ACCEPT_ROOM
+            if spare >= needed:
+                log.warning(
+                    "the kernel gives no descriptor although this process may have %d more: no connection is accepted "
+                    "until it does; those that are open go on. See /proc/sys/fs/file-nr, and what memory is left",
+                    spare,
+                )  # fmt: skip
+                return
             log.warning(
                 "%d of %d descriptors are free: no connection is accepted until there are %d; those that are open go "
                 "on. What holds them is told by `leakline %d`; `ulimit -n` raises the limit",
-                descriptor_limit.spare(), descriptor_limit.limit(), _wanted() + ACCEPT_ROOM, os.getpid(),
+                spare, descriptor_limit.limit(), needed, os.getpid(),
             )  # fmt: skip
 
     def _resume(self, now: float) -> None:
@@ -276,6 +285,17 @@ class Admission:
     def __repr__(self) -> str:
         state = "accepting" if self._accepting else "paused"
         return f"<Admission {state}, {len(self._listeners())} listeners, {len(self._reserve)} in reserve>"
+
+
+def _given() -> bool:
+    """Whether the kernel gives a socket: where the machine or its memory is at the limit (ENFILE, ENOMEM), accept fails
+    and libzmq's listener spins, however many descriptors this process may have.
+    """
+    try:
+        socket.socket(socket.AF_UNIX).close()
+    except OSError:
+        return False
+    return True
 
 
 def _wanted() -> int:

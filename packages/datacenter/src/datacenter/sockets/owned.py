@@ -23,7 +23,6 @@ from datacenter.errors import (
     AddressInUseError,
     ClosedError,
     DatacenterError,
-    DescriptorLimitError,
     InsecureAddressError,
     WrongThreadError,
 )
@@ -254,8 +253,8 @@ class OwnedSocket:
             return AddressInUseError(
                 f"{endpoint} is taken.", f"Who listens there is told by `leakline holders {where}`."
             )
-        if number in (errno.EMFILE, errno.ENFILE):
-            return DescriptorLimitError(f"No descriptor is left for {endpoint}.", "Raise the limit (ulimit -n).")
+        if number in descriptor_limit.SHORTAGES:
+            return descriptor_limit.refused(number, endpoint)
         if number == zmq.ETERM:
             return ClosedError(f"{self._name()}: its context was closed.", "Make a new one.")
         what = {
