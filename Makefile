@@ -102,5 +102,5 @@ hold-forks: $(STAMP) native ## 500 forks under load, half of them in outages, in
 	@$(BIN)/python $(HOLD)/forks.py
 
 .PHONY: torture
-torture: $(STAMP) native relay-native ## fail every single descriptor-creating call of start, serve, call, relay, reconnect and shutdown, with EMFILE, ENFILE, ENOMEM, once and for good (10 min)
+torture: $(STAMP) native ## fail every single descriptor-creating call of start, serve, call, relay, reconnect and shutdown, with EMFILE, ENFILE, ENOMEM, once and for good (10 min)
 	@$(BIN)/python packages/datacenter/tests/torture/torture.py
