@@ -5,6 +5,7 @@ every state.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import itertools
 import logging
