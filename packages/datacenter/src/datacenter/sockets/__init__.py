@@ -61,8 +61,8 @@ What EMFILE does
     at an IPC address (ipc_listener.cpp:376). A TCP listener with none left retries accept for ever at 100 % CPU, with
     125 000 events a second (masked). So nothing is begun without a reserve (descriptor_limit.py), peers cannot take it
     (admission.py), addresses are bound without getifaddrs (listening_socket.py), the eventfds and epolls of a context or
-    socket are opened before libzmq is called and its own calls answered with them (SocketContext._at_hand), and what is
-    left of it is kept from libzmq (peer_guard.py). docs/aborts.md has all of its abort conditions.
+    socket are opened before libzmq is called and its own calls answered with them (SocketContext._at_hand), and the
+    rest is kept from libzmq (peer_guard.py). docs/aborts.md has all of its abort conditions.
 
 What terminating does
     zmq_ctx_term sends `stop` to every socket, which wakes each blocked call with ETERM, also the I/O thread's send to a

@@ -161,7 +161,7 @@ class SocketContext:
             yield
 
     def _start(self) -> zmq.Context[zmq.Socket[bytes]]:
-        # Where the descriptors cannot be put at hand libzmq aborts with two to four left (epoll.cpp:38): no peer takes any now.
+        # Where descriptors cannot be put at hand libzmq aborts with two to four left (epoll.cpp:38): no peer takes any.
         admission.of_process().make_room()
         try:
             name = f"context {self.name}"
@@ -174,8 +174,8 @@ class SocketContext:
                 context.set(zmq.BLOCKY, 0)
                 self._max_sockets = self._max_sockets or descriptor_limit.max_sockets()
                 context.set(zmq.MAX_SOCKETS, self._max_sockets)  # the table is made at the first socket (ctx.cpp:386)
-                # The first socket starts the threads and opens their descriptors: here, so that they are the context's and
-                # not its owner's.
+                # The first socket starts the threads and opens their descriptors: here, so that they are the context's
+                # and not its owner's.
                 try:
                     self._open(context, zmq.PAIR, name).close(0)
                 except BaseException:
