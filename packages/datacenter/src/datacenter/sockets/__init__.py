@@ -60,8 +60,8 @@ What EMFILE does
     (epoll.cpp:38), a bind to a literal address with none, as getifaddrs needs one (ip_resolver.cpp:542), and an accept
     at an IPC address (ipc_listener.cpp:376). A TCP listener with none left retries accept for ever at 100 % CPU, with
     125 000 events a second (masked). So nothing is begun without a reserve (descriptor_limit.py), peers cannot take it
-    (admission.py), addresses are bound without getifaddrs (listening_socket.py), the eventfds and epolls of a context or
-    socket are opened before libzmq is called and its own calls answered with them (SocketContext._at_hand), and the
+    (admission.py), addresses are bound without getifaddrs (listening_socket.py), the eventfds and epolls of a context
+    or socket are opened before libzmq is called and its own calls answered with them (SocketContext._at_hand), and the
     rest is kept from libzmq (peer_guard.py). docs/aborts.md has all of its abort conditions.
 
 What terminating does
