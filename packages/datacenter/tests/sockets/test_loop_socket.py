@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import zmq
 
-from datacenter.errors import ClosedError
+from datacenter.errors import ClosedError, WrongThreadError
 from datacenter.sockets import SocketContext
 from datacenter.sockets.batches import MOST
 from datacenter.sockets.ledger import Ledger
@@ -205,6 +206,7 @@ def test_without_the_library_messages_go_through_pyzmq(tmp_path: Path) -> None:
             (tmp_path / "datacenter" / "sockets" / part.name).symlink_to(part)
     program = """
 import asyncio
+import concurrent.futures
 from datacenter import AsyncClient, Broker, Server, Service
 from datacenter.sockets import batches
 
@@ -227,3 +229,34 @@ asyncio.run(main())
         text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["False", "hello", "PlainBatch"], done.stderr
+
+
+def test_a_socket_belongs_to_one_thread(context: SocketContext, native: bool) -> None:
+    """Both ends: before anything of libzmq is touched, whoever uses another thread's socket gets a typed error."""
+
+    def in_thread(function: Callable[[], object]) -> BaseException | None:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(function).exception(DEADLINE_S)
+
+    async def main() -> None:
+        with Both(context, native) as both:
+            owned = both.client.owned
+            for use in (
+                lambda: owned.raw,
+                lambda: owned.connect("tcp://127.0.0.1:9"),
+                lambda: both.client.queue(b"x"),
+                lambda: both.client.send(b"x"),
+                lambda: both.server.send_to(b"\0abcd", b"x"),
+                both.client.close,
+            ):
+                error = await asyncio.to_thread(in_thread, use)
+                assert isinstance(error, WrongThreadError), use
+                assert "ownership.md" in error.hint
+            assert not both.client.closed
+
+    asyncio.run(main())
+    owned = context.socket(zmq.DEALER, owner="handed over")
+    assert isinstance(in_thread(lambda: owned.raw), WrongThreadError)
+    assert in_thread(owned.move_here) is None
+    assert owned.raw is not None  # its thread has ended: nobody else can use it
+    owned.close()
