@@ -198,6 +198,17 @@ def test_what_another_thread_is_closing_is_waited_for() -> None:
     assert "left: None {}" in said
 
 
+def test_a_closer_that_has_not_started_does_not_stop_the_hook() -> None:
+    client = Client(NOBODY)
+    starting = threading.Thread(target=client.close)
+    runtime._closers.add(starting)
+    try:
+        runtime.close_all()
+    finally:
+        runtime._closers.discard(starting)
+    assert "closed" in repr(client)
+
+
 # --- finalisers: the garbage collector runs them in any thread, under any lock
 
 

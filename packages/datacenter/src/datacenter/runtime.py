@@ -235,8 +235,10 @@ def start_closer(close: Callable[[], None]) -> bool:
     try:
         thread.start()
     except RuntimeError:  # Python 3.12 starts none once the interpreter ends, and there is `ulimit -u`
-        _closers.discard(thread)
         return False
+    finally:
+        if not thread.is_alive():  # also after a Ctrl-C
+            _closers.discard(thread)
     return True
 
 
@@ -289,7 +291,8 @@ def close_all() -> None:
     try:
         found = _close_objects()
         for closer in list(_closers):
-            if closer is not threading.current_thread():
+            # RuntimeError: another thread is about to start it, or is this one. What it has is closed below.
+            with contextlib.suppress(RuntimeError):
                 closer.join(patience_s() / 2)
         left: tuple[str, ...] = ()
         for runtime in list(_runtimes.values()):

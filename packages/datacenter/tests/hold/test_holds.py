@@ -39,6 +39,7 @@ def test_an_instance_whose_network_is_cut_leaves_and_comes_back() -> None:
     play("vanish.py", "cut", "--rounds", "1")
 
 
+@pytest.mark.timeout(320)
 def test_processes_end_in_order_at_any_moment_whoever_holds_what() -> None:
     play("exits.py", "--runs", "44", deadline_s=300)  # each holder once, and a few
 
