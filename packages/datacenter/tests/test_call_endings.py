@@ -286,7 +286,7 @@ def test_an_instance_without_room_does_not_hold_up_calls_that_another_can_take(t
             async with AsyncClient(broker.address) as client:
                 await client.call("sizes.of", b"")
                 await until(lambda: ready(client) == 2, "both are connected")
-                (full,) = (peer for peer in client._peers.all() if peer.endpoint == stopped.endpoint)
+                (full,) = (peer for peer in client._routes.peers.all() if peer.endpoint == stopped.endpoint)
                 stopped.signal(signal.SIGSTOP)
                 calls = [client.call("sizes.of", bytes(20_000), deadline_s=60) for _ in range(4000)]
                 # What the stopped one has no room for, the other one does.

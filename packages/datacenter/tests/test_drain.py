@@ -238,7 +238,7 @@ def test_a_second_signal_ends_it_at_once(launch: Launcher, work_broker: RunningB
             await until(lambda: client.statistics()["peers"] == {service.endpoint: "ready"}, "it is connected")
             await client.call("work.pid")  # behind the other one, so that one runs
             service.signal(signal.SIGTERM)
-            await until(lambda: client._routes["work"].endpoints == (), "it has left the registry")
+            await until(lambda: client._routes.by_name["work"].endpoints == (), "it has left the registry")
             assert service.running
             assert not call.done()
             service.signal(signal.SIGINT)

@@ -139,7 +139,7 @@ def test_an_instance_that_is_not_connected_yet_is_waited_for_a_moment(
             taken = client.call("narrow.hold", "first")
             await until(lambda: executed(tmp_path), "the only instance is taken")
             second = launch.python("narrow.py", narrow_broker.address, "executed")
-            (known,) = client._routes.values()
+            (known,) = client._routes.by_name.values()
             while len(known.endpoints) == 1:  # noqa: ASYNC110 - the moment at which the client has just heard of it
                 await asyncio.sleep(0)
             assert len(known.peers) == 1
@@ -165,4 +165,4 @@ async def test_a_call_that_a_relay_brings_to_an_instance_which_ends_is_brought_a
         await until(lambda: server.statistics()["calls"] > before + 2, "it is brought again and again")
         server._draining.clear()  # as if the relay had found another one
         assert await call == 7
-        assert client._routes["echo"].avoid == set()
+        assert client._routes.by_name["echo"].avoid == set()

@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import sys
-import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
 from datacenter import runtime, wire
-from datacenter.backoff import Backoff
 from datacenter.calls import Pending, checked_deadline, decoder
 from datacenter.client.refusals import Refusals
-from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, State, StateEvent
+from datacenter.client.route import DEFAULT_BROKER, ClientOptions, Route, StateEvent
+from datacenter.client.routes import Routes
 from datacenter.errors import (
     BadArgumentsError,
     BusyError,
@@ -37,12 +35,11 @@ from datacenter.errors import (
     DatacenterError,
     DeadlineError,
     LostError,
-    NoRelayError,
     TooLargeError,
     WrongLoopError,
     no_such_service,
 )
-from datacenter.routes.direct import Peer, Peers, least_busy
+from datacenter.routes.direct import Peer, least_busy
 from datacenter.session import SessionOptions
 from datacenter.wire import Resolution, ServiceType
 
@@ -81,18 +78,23 @@ class AsyncClient:
         self._epoch = self._runtime.epoch
         self._closed = False
         self._next_id = wire.FIRST_CALL_ID
-        self._routes: dict[str, Route] = {}
         self._targets: dict[str, tuple[str, str]] = {}
-        self._peers = Peers(self._new_peer, self._loop, self._new_backoff)
-        self._refusals = Refusals(self._loop, self._routes, self._dispatch, self._moved, self._end)
+        self._routes = Routes(
+            self._session,
+            self._runtime.context,
+            self._loop,
+            self.options,
+            flush=self._flush,
+            fail=self._fail,
+            on_reply=self._replied,
+            on_unsent=self._unsent,
+        )
+        self._by_name = self._routes.by_name
+        self._refusals = Refusals(self._loop, self._by_name, self._dispatch, self._routes.refresh, self._end)
         self._in_flight: dict[Pending, None] = {}  # an ordered set; a cancelled call stays until it is answered or due
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
-        self._listeners: list[Callable[[StateEvent], object]] = []
         self._counts = {"calls": 0, "lost": 0, "resent": 0, "deadlines": 0, "refused": 0}
-        self._was_connected = self._session.state == "connected"
-        self._weak = weakref.ref(self)  # what others call back: a client that nobody holds can be collected
-        self._unlisten = self._session.on_state(functools.partial(_session_news, self._weak))
         runtime.remember(self)
 
     async def __aenter__(self) -> AsyncClient:
@@ -130,7 +132,7 @@ class AsyncClient:
         seconds = self.options.deadline_s if deadline_s is None else checked_deadline(deadline_s)
         decode = decoder(returns)
         frame = self._encode(target, service, method, seconds, args, keywords)
-        route = self._routes.get(service) or self._new_route(service)
+        route = self._by_name.get(service) or self._routes.add(service)
         self._check_size(route, target, frame)
         future: asyncio.Future[Any] = self._loop.create_future()
         now = self._loop.time()
@@ -164,13 +166,7 @@ class AsyncClient:
     def on_state(self, listener: Callable[[StateEvent], object]) -> Callable[[], None]:
         """Calls `listener(event)` in this client's loop at each change of state; returns what removes it."""
         self._runtime.check_process()
-        self._listeners.append(listener)
-
-        def remove() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
-        return remove
+        return self._routes.on_state(listener)
 
     async def close(self) -> None:
         """Ends every connection; calls in flight end with ClosedError. Idempotent; bounded."""
@@ -190,28 +186,25 @@ class AsyncClient:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True) and self._runtime.pid == os.getpid() and not sys.is_finalizing():
             self._closed = True
-            self._unlisten()
-            for route in self._routes.values():
-                self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
+            self._routes.unwatch()
             runtime.give_up("an AsyncClient", self._give_back)  # its sockets warn and are closed on their own
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the client was made, and what is open now. Raises ForkedError."""
         self._runtime.check_process()
-        peers = self._peers.all()
         return {
             **self._counts,
             "in_flight": len(self._in_flight),
-            "waiting": sum(len(route.waiting) for route in self._routes.values()),
-            "services": {route.name: route.state for route in self._routes.values()},
-            "peers": {peer.endpoint: peer.state for peer in peers},
+            "waiting": sum(len(route.waiting) for route in self._by_name.values()),
+            "services": {route.name: route.state for route in self._by_name.values()},
+            "peers": {peer.endpoint: peer.state for peer in self._routes.peers.all()},
             "session": self._session.statistics(),
         }
 
     def __repr__(self) -> str:
         if self._closed:
             return "<AsyncClient closed>"
-        ready = sum(peer.state == "ready" for peer in self._peers.all())
+        ready = sum(peer.state == "ready" for peer in self._routes.peers.all())
         session, calls = self._session, len(self._in_flight)
         return f"<AsyncClient {session.address} {session.state}, {ready} connected, {calls} in flight>"
 
@@ -291,12 +284,12 @@ class AsyncClient:
         route.waiting.append(pending)
         self._flush(route)
         if not route.peers:
-            self._report(route, "resolving", "no instance is connected yet")
+            self._routes.report(route, "resolving", "no instance is connected yet")
 
     def _unsent(self, calls: list[Pending]) -> None:
         """A connection could not take these after all: they go another way, or wait."""
         for pending in calls:
-            route = self._routes.get(pending.target.partition(".")[0])
+            route = self._by_name.get(pending.target.partition(".")[0])
             pending.sent = False
             if route is not None and not pending.future.done():
                 self._dispatch(route, pending)
@@ -321,13 +314,9 @@ class AsyncClient:
                 pending.sent = True
                 route.waiting.popleft()
 
-    def _flush_all(self) -> None:
-        for route in self._routes.values():
-            self._flush(route)
-
     def _retry(self, pending: Pending, _error: LostError) -> bool:
         service, _, method = pending.target.partition(".")
-        route = self._routes.get(service)
+        route = self._by_name.get(service)
         if (
             self._closed
             or route is None
@@ -354,14 +343,11 @@ class AsyncClient:
         else:
             self._end(pending, reply)
         if not peer.pending:
-            self._peers.end_if_idle(peer.endpoint)
+            self._routes.peers.end_if_idle(peer.endpoint)
 
     def _end(self, pending: Pending, reply: wire.FromService) -> None:
         self._in_flight.pop(pending, None)
         pending.answer(reply)
-
-    def _moved(self, route: Route) -> None:
-        self._refresh(route, "the instance ends")
 
     # --- deadlines: one timer, at the earliest deadline known when it was set
 
@@ -381,72 +367,24 @@ class AsyncClient:
             if not pending.future.done():
                 self._counts["deadlines"] += 1
             self._fail(pending, self._too_late(pending))
-        for peer in self._peers.all():
+        for peer in self._routes.peers.all():
             for number in [number for number, pending in peer.pending.items() if pending.deadline <= now]:
                 del peer.pending[number]
-            self._peers.end_if_idle(peer.endpoint)
-        for route in self._routes.values():
+            self._routes.peers.end_if_idle(peer.endpoint)
+        for route in self._by_name.values():
             route.forget_ended()
         if self._in_flight:
             # Not sooner than SWEEP_S: each look goes over all calls in flight.
             self._set_timer(max(now + SWEEP_S, min(pending.deadline for pending in self._in_flight)))
 
     def _too_late(self, pending: Pending) -> DatacenterError:
-        service = pending.target.partition(".")[0]
         if pending.sent:
             return DeadlineError(
                 f"{pending.target} was sent but not answered by its deadline", "It may have been executed.", sent=True
             )
-        if self._session.limits is None:
-            return self._session.why_not(self._loop.time() - pending.made)
-        route = self._routes.get(service)
-        for problem in (self._peers.problems.get(endpoint) for endpoint in (route.endpoints if route else ())):
-            if problem is not None:
-                return type(problem)(problem.message, problem.hint)
-        return DeadlineError(
-            f"{pending.target} was not sent: no instance of {service} could be reached, or took it, in time",
-            f"See who serves it: `datacenter ls`; start one: `datacenter serve MODULE:{service}`.",
-        )
+        return self._routes.why_unsent(pending.target, self._loop.time() - pending.made)
 
     # --- names
-
-    def _new_route(self, name: str) -> Route:
-        route = self._routes[name] = Route(name, self.options.route)
-        self._session.watch(name, "rpc", _Listener(self._weak, route))
-        if route.relay_wanted:
-            self._session.want_relay(name, "rpc")
-        return route
-
-    def _resolved(self, route: Route, news: Resolution | DatacenterError) -> None:
-        if self._closed or self._routes.get(route.name) is not route:
-            return
-        if isinstance(news, NoRelayError) and route.choice == "auto":
-            log.info("%s is only called directly: %s", route.name, news.message)
-            return
-        if isinstance(news, DatacenterError) or news.state == "unknown":
-            error = news if isinstance(news, DatacenterError) else no_such_service(route.name, self._session.address)
-            self._forget_route(route, error)
-            return
-        self._connect(route.accept(news))
-        self._refresh(route, "no instance is registered")
-        self._flush(route)
-
-    def _connect(self, endpoints: tuple[list[str], list[str]]) -> None:
-        new, gone = endpoints
-        for endpoint in new:
-            self._peers.want(endpoint)
-        for endpoint in gone:
-            self._peers.unwant(endpoint)
-
-    def _forget_route(self, route: Route, error: DatacenterError) -> None:
-        """Ends what waits for a name that cannot be had; the next call asks again."""
-        del self._routes[route.name]
-        _cancel(route.relay_timer)
-        self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
-        for endpoint in route.endpoints:
-            self._peers.unwant(endpoint)
-        for pending in route.waiting:
-            self._fail(pending, error)
 
     def _unresolved(self, name: str, waited_s: float) -> DatacenterError:
         if self._session.limits is None:
@@ -460,140 +398,19 @@ class AsyncClient:
             raise no_such_service(resolution.name, self._session.address)
         return resolution
 
-    # --- peers
-
-    def _new_backoff(self) -> Backoff:
-        return Backoff(self.options.reconnect_min_ms / 1000, self.options.reconnect_max_ms / 1000)
-
-    def _new_peer(self, endpoint: str, backoff: Backoff) -> Peer:
-        return Peer(
-            endpoint,
-            self._runtime.context,
-            self._loop,
-            backoff=backoff,
-            reconnect_min_ms=self.options.reconnect_min_ms,
-            reconnect_max_ms=self.options.reconnect_max_ms,
-            insecure=self.options.insecure,
-            on_change=self._peer_changed,
-            on_reply=self._replied,
-            on_room=self._flush_all,
-            on_unsent=self._unsent,
-        )
-
-    def _peer_changed(self, peer: Peer, reason: str) -> None:
-        if peer.state == "ended":
-            self._peers.ended(peer)
-        for route in tuple(self._routes.values()):
-            if peer.endpoint in route.endpoints or peer in route.peers:
-                self._refresh(route, reason)
-                self._flush(route)
-
-    def _refresh(self, route: Route, reason: str) -> None:
-        """Recomputes which peers serve a route, and reports its state."""
-        route.peers = route.usable(self._peers.get)
-        if route.choice == "auto":
-            self._choose(route)
-        if route.peers:
-            if route.state not in ("connected", "restored"):
-                self._report(route, "restored" if route.was_connected else "connected", route.peers[0].endpoint)
-            route.was_connected = True
-        elif route.state in ("connected", "restored"):
-            self._report(route, "lost", reason)
-            self._report(route, "resolving", reason)
-
-    def _choose(self, route: Route) -> None:
-        """On the route `auto`: asks for a relay when no instance is reached for a while, and leaves it once one is."""
-        if route.peers:
-            _cancel(route.relay_timer)
-            route.relay_timer = None
-            if route.relay_wanted and route.peers[0].endpoint != route.relay:
-                self._connect(route.want_relay(False))
-        elif route.resolution is not None and route.resolution.instances and route.relay_timer is None:
-            limits = self._session.limits
-            again_s = 2 * limits.lease_s if route.was_connected and limits is not None else 0.0
-            route.relay_timer = self._loop.call_later(self.options.relay_after_s + again_s, self._use_relay, route)
-
-    def _use_relay(self, route: Route) -> None:
-        route.relay_timer = None
-        if not self._closed and self._routes.get(route.name) is route and not route.peers and route.endpoints:
-            self._session.want_relay(route.name, "rpc")
-            self._connect(route.want_relay(True))
-
-    # --- states
-
-    def _report(self, route: Route, state: State, reason: str) -> None:
-        if route.state != state:
-            route.state = state
-            self._tell(StateEvent(state, route.name, reason))
-
-    def _session_changed(self, state: str, reason: str) -> None:
-        if state == "connected":
-            self._tell(StateEvent("restored" if self._was_connected else "connected", "", reason))
-            self._was_connected = True
-        elif state == "lost":
-            self._tell(StateEvent("lost", "", reason))
-
-    def _tell(self, event: StateEvent) -> None:
-        for listener in tuple(self._listeners):
-            try:
-                listener(event)
-            except Exception:
-                log.exception("a state listener raised")
-
-    # --- the way from other threads, and the end
-
-    def _from_reactor(self, function: Callable[..., object], *args: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended; `close_now` will clean up
-            self._loop.call_soon_threadsafe(function, *args)
+    # --- the end
 
     def _shut(self) -> None:
         self._closed = True
         runtime.forget(self)
-        self._unlisten()
         if self._timer is not None:
             self._timer.cancel()
-        for route in self._routes.values():
-            _cancel(route.relay_timer)
-            self._session.unwatch(route.name, "rpc", _Listener(self._weak, route))
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
         for pending in self._in_flight:
             pending.fail(closed, quietly=True)
         self._in_flight.clear()
-        self._routes.clear()
-        self._peers.close()
+        self._routes.close()
 
     def _give_back(self) -> None:
         self._runtime.release_session(self._session)
         runtime.release(self._runtime)
-
-
-def _cancel(timer: asyncio.TimerHandle | None) -> None:
-    if timer is not None:
-        timer.cancel()
-
-
-def _session_news(weak: weakref.ref[AsyncClient], state: str, reason: str) -> None:
-    client = weak()
-    if client is not None:
-        client._from_reactor(client._session_changed, state, reason)
-
-
-class _Listener:
-    """Carries a route's news from the reactor to the client's loop. Equal if it is of the same route."""
-
-    __slots__ = ("client", "route")
-
-    def __init__(self, client: weakref.ref[AsyncClient], route: Route) -> None:
-        self.client = client
-        self.route = route
-
-    def __call__(self, news: Resolution | DatacenterError) -> None:
-        client = self.client()
-        if client is not None:
-            client._from_reactor(client._resolved, self.route, news)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Listener) and other.route is self.route
-
-    def __hash__(self) -> int:
-        return id(self.route)

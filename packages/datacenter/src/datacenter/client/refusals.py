@@ -28,7 +28,7 @@ MAX_LOOKS: Final = 25
 
 class Refusals:
     """routes: the client's, by service. dispatch(route, pending) sends a call to any instance that is not avoided;
-    moved(route) is told that `route.avoid` has grown; end(pending, refusal) gives up.
+    refresh(route, reason) is told that `route.avoid` has grown; end(pending, refusal) gives up.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class Refusals:
         loop: asyncio.AbstractEventLoop,
         routes: Mapping[str, Route],
         dispatch: Callable[[Route, Pending], None],
-        moved: Callable[[Route], None],
+        refresh: Callable[[Route, str], None],
         end: Callable[[Pending, wire.Failure], None],
     ) -> None:
         self._loop = loop
         self._routes = routes
         self._dispatch = dispatch
-        self._moved = moved
+        self._refresh = refresh
         self._end = end
 
     def take(self, peer: Peer, reply: wire.Failure, pending: Pending) -> bool:
@@ -56,7 +56,7 @@ class Refusals:
             self._loop.call_later(REFUSED_PAUSE_S, self._send_again, reply, pending)
         elif reply.code == MovedError.code:
             route.avoid.add(peer.endpoint)
-            self._moved(route)
+            self._refresh(route, "the instance ends")
             self._dispatch(route, pending)
         else:
             pending.refused_by += (peer.endpoint,)
