@@ -1,7 +1,8 @@
 """A process under load that forks in every way. Arguments: BROKER LIBRARY KEEP. It forks once for each line of standard
 input, which names how and how the child ends ("fork sys.exit"), and answers "PID CODE SECONDS" or what did not hold.
 
-The load: two threads that call without pause, each result checked, and with each fork a call in flight. Children of the
+The load: two threads that call without pause, directly and through a relay, each result checked, and with each fork a
+call in flight. Children of the
 kind "stay" live until KEEP (a file) is gone. "close" closes the client, and says so.
 """
 
@@ -32,7 +33,8 @@ from datacenter.sockets.ledger import open_descriptors
 warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # Python 3.12 warns of any fork beside threads
 
 BROKER, LIBRARY, KEEP = sys.argv[1:]
-OPTIONS = ClientOptions(reconnect_min_ms=1, reconnect_max_ms=1)
+OPTIONS = ClientOptions(reconnect_min_ms=1, reconnect_max_ms=1, route="direct")
+RELAYED = ClientOptions(reconnect_min_ms=1, reconnect_max_ms=1, route="relay")
 OURS = ("socket:", "anon_inode:[event")
 FORKS: dict[str, Callable[[], int]] = {
     "fork": os.fork,
@@ -40,7 +42,8 @@ FORKS: dict[str, Callable[[], int]] = {
 }
 context: ForkContext = multiprocessing.get_context("fork")  # type: ignore[assignment]
 baseline: dict[int, str] = {}
-client: Client
+client: Client  # goes to the instance itself
+relayed: Client  # goes through the broker's relay
 
 
 class Load:
@@ -56,10 +59,11 @@ class Load:
 
     def run(self, first: int) -> None:
         number = first
+        caller = (client, relayed)[first % 2]
         while not self.stop.is_set():
             number += 2
             try:
-                answer = client.call("shop.add", number, 1, deadline_s=5)
+                answer = caller.call("shop.add", number, 1, deadline_s=5)
                 if answer != number + 1:
                     self.wrong.append(f"{number} + 1 = {answer}")
             except DatacenterError as error:
@@ -81,7 +85,7 @@ def in_child(kind: str) -> int:
     if found := left():
         print(f"FAULT {kind}: the child has {found}", file=sys.stderr)
         return 3
-    uses: list[Callable[[], Any]] = [lambda: client.call("shop.pid"), client.statistics]
+    uses: list[Callable[[], Any]] = [lambda: client.call("shop.pid"), client.statistics, relayed.statistics]
     for use in uses:
         try:
             use()
@@ -192,10 +196,12 @@ def links(pid: int) -> list[str]:
 
 
 def main() -> None:
-    global client
+    global client, relayed
     baseline.update(open_descriptors())
     client = Client(BROKER, options=OPTIONS)
+    relayed = Client(BROKER, options=RELAYED)
     client.call("shop.pid", deadline_s=10)
+    relayed.call("shop.pid", deadline_s=10)
     load = Load()
     print("ready", flush=True)
     for line in sys.stdin:
@@ -212,6 +218,7 @@ def main() -> None:
             continue
         if kind == "close":
             client.close()
+            relayed.close()
             print("closed", flush=True)
             continue
         if kind == "end":

@@ -41,6 +41,7 @@ from datacenter.errors import (
 )
 from datacenter.routes.direct import Peer, least_busy
 from datacenter.session import SessionOptions
+from datacenter.sockets.loop import part_in_children
 from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")
@@ -62,6 +63,7 @@ class AsyncClient:
     def __init__(self, broker: str = DEFAULT_BROKER, *, options: ClientOptions | None = None) -> None:
         self.options = options or ClientOptions()
         self._loop = asyncio.get_running_loop()
+        part_in_children(self._loop)
         self._runtime = runtime.acquire()
         try:
             self._session = self._runtime.session(

@@ -74,9 +74,9 @@ What fork does
     The child has all descriptors and none of the threads. send() on an old socket "succeeds" and loses the message,
     recv() never returns (signaler.cpp:149, 206), close() does nothing. As long as the child lives, the parent's port
     stays in LISTEN and its peers see no end. So every object knows the epoch that it was made in (fork.py) and refuses;
-    the child closes the inherited numbers through the ledger; no finaliser of the parent's objects runs in it, because
-    it would close a number that belongs to somebody else by then. Nothing is ever removed from an inherited epoll:
-    it is shared with the parent, whose hub would go deaf.
+    the ledger's library closes the inherited numbers inside fork(); no finaliser of the parent's objects runs in the
+    child, because it would close a number that belongs to somebody else by then. Nothing is ever removed from an
+    inherited epoll: it is shared with the parent, whose hub would go deaf.
 
 What threads may do
     A zmq socket belongs to one thread at a time; the GIL does not help, since send and recv release it (two threads in

@@ -113,7 +113,9 @@ def in_child(reset: Callable[[], None]) -> None:
 def still() -> Iterator[None]:
     """Python forks in no other thread inside: for a few statements that open, enter, forget or close a descriptor.
 
-    C code may: its child then has an eventfd, epoll, socket pair or file too many, but no port and no connection.
+    Lock order: before the ledger's and admission's, after those of the runtime, the contexts and the hub.
+    C code may fork: its child then has an eventfd, epoll, socket pair or file too many, but no port and no connection:
+    what has one is opened and entered in one step (Ledger.open_socket).
     """
     with _still:
         yield

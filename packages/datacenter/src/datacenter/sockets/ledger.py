@@ -99,7 +99,7 @@ class Ledger:
         """
         global _current, _forked_from
         fork.settle()
-        with _lock, fork.still():  # it reads /proc, and no child needs to keep a file of that
+        with fork.still(), _lock:  # it reads /proc, and no child needs to keep a file of that
             if _current is None:
                 _current = cls(directory or runtime_directory.default(), _forked_from)
                 _forked_from = None
@@ -157,6 +157,14 @@ class Ledger:
     def register(self, number: int, kind: str, owner: str) -> None:
         """Enters a descriptor that Python code opened. Do both inside `fork.still()`, or a child may not know of it."""
         self._table.put(number, kind, owner)
+
+    def open_socket(self, family: int, type_: int) -> int:
+        """The number of a new socket, for libzmq to have; in the ledger from the first moment, where that is exact."""
+        return self._table.open_socket(family, type_)
+
+    def close_number(self, number: int) -> None:
+        """Closes such a socket, which libzmq did not take."""
+        self._table.close_number(number)
 
     def forget(self, number: int) -> None:
         """A registered or inherited descriptor is about to be closed. Do both inside `fork.still()`."""

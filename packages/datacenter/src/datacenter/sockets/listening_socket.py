@@ -10,13 +10,19 @@ from __future__ import annotations
 import socket
 
 from datacenter.sockets.addresses import Address
+from datacenter.sockets.ledger import Ledger
 
 
-def make(address: Address, backlog: int) -> socket.socket:
-    """Listening, not inherited over exec, never blocking. Raises OSError."""
+def make(address: Address, backlog: int, ledger: Ledger) -> int:
+    """The number of a socket that listens, not inherited over exec, never blocking. Raises OSError.
+
+    In the ledger (for the owner of `with ledger.owner(…)`) from its first moment: a child that C code forks meanwhile
+    would keep the port.
+    """
     host, _, port = address.text.removeprefix("tcp://").rpartition(":")
     family = socket.AF_INET6 if address.ipv6 else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    made = socket.socket(fileno=ledger.open_socket(family, kind))
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if address.ipv6:
@@ -24,6 +30,6 @@ def make(address: Address, backlog: int) -> socket.socket:
         made.bind((host.strip("[]").replace("*", ""), 0 if port == "*" else int(port)))
         made.listen(backlog)
     except BaseException:
-        made.close()
+        ledger.close_number(made.detach())
         raise
-    return made
+    return made.detach()

@@ -174,21 +174,17 @@ class OwnedSocket:
         if address.scheme == "ipc":
             self._raw.bind(address.text)
             return
-        with fork.still(), listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG))) as made:
-            number = made.fileno()
-            if self._ledger.exact:  # or libzmq's close would not be seen
-                self._ledger.register(number, "tcp", self._account)
-            try:
-                guard.watch(number)
-                self._raw.setsockopt(zmq.USE_FD, number)
-                self._raw.bind(address.text)
-            except BaseException:
-                self._ledger.forget(number)
-                raise
-            finally:
-                with contextlib.suppress(zmq.ZMQError):  # ETERM
-                    self._raw.setsockopt(zmq.USE_FD, -1)
-            made.detach()  # it is libzmq's now
+        number = listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG)), self._ledger)
+        try:
+            guard.watch(number)
+            self._raw.setsockopt(zmq.USE_FD, number)
+            self._raw.bind(address.text)  # it is libzmq's from here on
+        except BaseException:
+            self._ledger.close_number(number)
+            raise
+        finally:
+            with contextlib.suppress(zmq.ZMQError):  # ETERM
+                self._raw.setsockopt(zmq.USE_FD, -1)
 
     def unbind(self, endpoint: str = "") -> None:
         """Stop listening at `endpoint`, as bind() returned it ("": the last). Raises AddressError if it is not bound

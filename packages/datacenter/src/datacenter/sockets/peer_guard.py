@@ -16,6 +16,7 @@ from ctypes import c_int, c_uint64, c_void_p
 from pathlib import Path
 from typing import Final
 
+from datacenter.sockets import fork
 from leakline.recorder import RecorderError, replace_import
 
 log = logging.getLogger("datacenter.sockets")
@@ -73,6 +74,12 @@ class PeerGuard:
         if not self.reason:
             self._listener(listener, 1)
 
+    def begin_in_child(self) -> None:
+        """In a forked child: nothing is watched any more, and whoever held the lock does not exist."""
+        self._lock = threading.Lock()
+        if not self.reason:
+            self._library.peer_guard_begin_in_child()
+
     def refused(self) -> int:
         """How many connections were ended: they claimed a routing id, or do not speak ZMTP 3."""
         return 0 if self.reason else int(self._refused())
@@ -89,3 +96,6 @@ _of_process = PeerGuard()
 def of_process() -> PeerGuard:
     """The guard of this process."""
     return _of_process
+
+
+fork.in_child(_of_process.begin_in_child)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,15 @@ class PlainTable:
             number, kind, owner, time.monotonic(), threading.get_native_id(), "registered", next(self._generations)
         )
         return True
+
+    def open_socket(self, family: int, type_: int) -> int:
+        """A new socket's number. It is not recorded: whoever closes it would not be seen."""
+        return socket.socket(family, type_).detach()
+
+    def close_number(self, number: int) -> None:
+        """Closes a descriptor and removes its record, if there is one."""
+        self.forget(number)
+        os.close(number)
 
     def forget(self, number: int) -> bool:
         """Removes a record. False if there was none."""

@@ -185,6 +185,22 @@ class DescriptorTable:
         with self._named(owner) as owner_number:
             return bool(self._library.table_put(handle, number, code, owner_number) == 0)
 
+    def open_socket(self, family: int, type_: int) -> int:
+        """A new socket's number, opened and recorded (for the owner of `with owner(…)`) in one step, as by a hooked
+        library: whoever forks, at whatever moment, the child has its record too. Raises OSError.
+        """
+        number = int(self._library.socket(family, type_, 0))
+        if number < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+        return number
+
+    def close_number(self, number: int) -> None:
+        """Closes a descriptor and removes its record in one step. Raises OSError."""
+        if self._library.close(number) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+
     def forget(self, number: int) -> bool:
         """Removes a record; call it before the descriptor is closed. False if there was none."""
         return bool(self._library.table_forget(self._open_handle(), number))

@@ -92,6 +92,10 @@ class Library:
         self.standby_fill.argtypes, self.standby_fill.restype = [c_uint, c_uint], c_int
         self.standby_end = quick.leakline_standby_end
         self.standby_end.argtypes, self.standby_end.restype = [], None
+        self.socket = quick.leakline_socket
+        self.socket.argtypes, self.socket.restype = [c_int, c_int, c_int], c_int
+        self.close = quick.leakline_close
+        self.close.argtypes, self.close.restype = [c_int], c_int
         self.kind_name = quick.leakline_kind_name
         self.kind_name.argtypes, self.kind_name.restype = [c_uint32], c_char_p
         self.table_put = quick.leakline_table_put

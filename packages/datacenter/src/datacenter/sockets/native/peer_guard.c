@@ -26,10 +26,17 @@ struct watch {
 static _Atomic(struct watch *) watched[NUMBERS];
 static atomic_bool guarded[NUMBERS];
 static atomic_uint_least64_t refused;
+static atomic_int bound; /* numbers from it on were never watched nor guarded */
 int (*_Atomic peer_guard_next_accept4)(int, struct sockaddr *, socklen_t *, int) = accept4;
 int (*_Atomic peer_guard_next_close)(int) = close;
 
 static bool in_range(int number) { return number >= 0 && number < NUMBERS; }
+
+static void reach(int number) {
+    int before = atomic_load(&bound);
+    while (before <= number && !atomic_compare_exchange_weak(&bound, &before, number + 1))
+        ;
+}
 
 static void forget(int number) {
     if (in_range(number))
@@ -81,8 +88,17 @@ enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count) {
 }
 
 void peer_guard_listener(int number, int on) {
-    if (in_range(number))
-        atomic_store(&guarded[number], on != 0);
+    if (!in_range(number))
+        return;
+    reach(number);
+    atomic_store(&guarded[number], on != 0);
+}
+
+void peer_guard_begin_in_child(void) {
+    for (int number = atomic_load(&bound); number-- > 0;) {
+        forget(number);
+        atomic_store(&guarded[number], false);
+    }
 }
 
 uint64_t peer_guard_refused(void) { return atomic_load(&refused); }
@@ -104,6 +120,7 @@ int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length
         return -1;
     }
     watch->count = 0;
+    reach(number);
     atomic_store(&watched[number], watch);
     return number;
 }

@@ -24,6 +24,9 @@ enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count);
 /* Whether the connections that this listening socket accepts are judged. Ends by itself when libzmq closes it. */
 void peer_guard_listener(int number, int on);
 
+/* In a forked child, where the inherited numbers were closed without libzmq, and will be others'. */
+void peer_guard_begin_in_child(void);
+
 /* How many connections were refused. */
 uint64_t peer_guard_refused(void);
 

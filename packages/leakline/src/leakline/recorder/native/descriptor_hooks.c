@@ -208,6 +208,10 @@ static int hook_close(int number) {
     return result;
 }
 
+int leakline_socket(int domain, int type, int protocol) { return hook_socket(domain, type, protocol); }
+
+int leakline_close(int number) { return hook_close(number); }
+
 #define LEAKLINE_ROW(name, ...) {#name, (void *)hook_##name},
 const struct leakline_hook leakline_hooks[] = {
     LEAKLINE_STANDBY_OPENERS(LEAKLINE_ROW) LEAKLINE_OPENERS(LEAKLINE_ROW) LEAKLINE_PAIR_OPENERS(LEAKLINE_ROW) LEAKLINE_OTHER_HOOKS(LEAKLINE_ROW)};

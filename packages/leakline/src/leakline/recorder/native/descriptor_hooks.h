@@ -33,4 +33,9 @@ LEAKLINE_PUBLIC void leakline_standby_end(void);
 /* In a forked child: the numbers were closed with the table, or are another thread's matter. */
 void leakline_standby_forget(void);
 
+/* The hooks of socket() and close(), for callers that hand a descriptor to a hooked library or take it back: call and record are one
+ * step, also for a fork. */
+LEAKLINE_PUBLIC int leakline_socket(int domain, int type, int protocol);
+LEAKLINE_PUBLIC int leakline_close(int number);
+
 #endif
