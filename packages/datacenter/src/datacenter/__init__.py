@@ -10,8 +10,9 @@
 
 from datacenter.broker import Broker, BrokerOptions
 from datacenter.client import AsyncClient, Client, ClientOptions, StateEvent
+from datacenter.dispatcher import ServiceOptions
 from datacenter.errors import DatacenterError
-from datacenter.server import Server, ServiceOptions, serve
+from datacenter.server import Server, serve
 from datacenter.service import Service
 from datacenter.version import __version__
 

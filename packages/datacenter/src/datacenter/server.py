@@ -1,9 +1,5 @@
-"""A serving process: one socket at which services are called, their registration, and their end.
-
-Queues and their policies: at most `max_in_flight` calls run or wait at once, beyond it a call is refused unexecuted
-(BusyError). A reply that finds no room (a client that does not read) waits in the outbox, at most
-`max_outbox_per_client` of one client and `max_outbox` in all; beyond it that reply is dropped, counted and logged, and
-its call ends by its deadline.
+"""A serving process: one socket at which services are called, their registration, and their end. What becomes of a
+call is in `dispatcher`.
 
 The end, by close() or because somebody drained it (`datacenter drain`): it leaves the registry, tells late calls to go
 elsewhere (`moved`), finishes what runs, answers what is left.
@@ -15,69 +11,40 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
-import inspect
 import logging
 import os
 import socket
-import sys
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 import zmq
 
-from datacenter import options, runtime, wire
+from datacenter import options, runtime
 from datacenter.client import DEFAULT_BROKER
+from datacenter.dispatcher import Dispatcher, ServiceOptions
 from datacenter.errors import (
     AddressError,
     BadOptionError,
-    BadResultError,
     BrokerUnreachableError,
-    BusyError,
-    CallError,
     ClosedError,
     DatacenterError,
-    DeadlineError,
-    LostError,
-    MovedError,
-    NoSuchMethodError,
     NotServableError,
-    ProtocolError,
-    RemoteError,
-    TooLargeError,
 )
 from datacenter.listening import bind_listener, is_wildcard
-from datacenter.methods import Method
-from datacenter.outbox import Outbox
 from datacenter.service import Service
 from datacenter.session import SessionOptions
 from datacenter.sockets import admission
 from datacenter.sockets.connections import Connections
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
-from datacenter.sockets.options import SocketOptions
-from datacenter.threads import DaemonPool
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.service")
 #: So long may clients take to hear that the server ends, at least and at most; between these, what is left of drain_s.
 GRACE_S: Final = 0.25
 MAX_GRACE_S: Final = 5.0
-MAX_ERROR_TEXT: Final = 4096
-
-
-@dataclass(frozen=True)
-class ServiceOptions:
-    """Named limits of a serving process. Counts, seconds, bytes."""
-
-    max_in_flight: int = options.MAX_RUNNING
-    max_outbox: int = options.MAX_OUTBOX
-    max_outbox_per_client: int = options.MAX_OUTBOX_PER_CLIENT
-    threads: int = options.THREADS
-    drain_s: float = options.DRAIN_S
-    max_message_bytes: int = SocketOptions().max_message_bytes
 
 
 class Server:
@@ -121,18 +88,8 @@ class Server:
         self._clients = Connections()
         self._alone = asyncio.Event()  # no client is connected
         self._alone.set()
-        self._methods = {
-            (service.name, method.name): method
-            for service in self.services.values()
-            for method in service.methods.values()
-        }
         self._instances: dict[str, Instance] = {}
-        self._tasks: dict[int, asyncio.Task[None]] = {}  # strong references: a loop keeps only weak ones
-        self._next_task = 0
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._counts = {"calls": 0, "errors": 0, "refused": 0, "malformed": 0}
+        self._calls = Dispatcher(self.services, self.options, self._draining)
 
     async def __aenter__(self) -> Server:
         self.start()
@@ -163,13 +120,7 @@ class Server:
             runtime.release(self._runtime)
             raise
         self._started = True
-        self._outbox = Outbox(
-            self._stream,
-            self._loop,
-            max_per_client=self.options.max_outbox_per_client,
-            max_all=self.options.max_outbox,
-        )
-        self._threads = DaemonPool(self.options.threads, "datacenter-method")
+        self._calls.start(self._stream, self.endpoint)
         self._registering = [self._register(service) for service in self.services.values()]
         runtime.remember(self)
 
@@ -209,14 +160,10 @@ class Server:
         end = self._loop.time() + drain_s
         await self._leave(self.services)
         self._draining.update(self.services)
-        await self._until(self._idle.wait, drain_s)
-        if self._in_flight:
-            log.warning("%d calls were still running when %r closed", self._in_flight, self)
-        running = list(self._tasks.values())
-        for task in running:
-            task.cancel()  # answers its call with LostError
-        if running:
-            await asyncio.wait(running, timeout=options.CLOSE_DEADLINE_S / 4)
+        await self._until(self._calls.idle.wait, drain_s)
+        if self._calls.in_flight:
+            log.warning("%d calls were still running when %r closed", self._calls.in_flight, self)
+        await self._calls.cancel()
         # A client that has heard of the end, and has all its answers, ends its connection. While one is connected a
         # call may be on its way to us, or an answer be unread: its libzmq drops what it has received and not handed
         # over when we end the connection (IMMEDIATE).
@@ -256,10 +203,7 @@ class Server:
         """Counts since the start, and what is open now. Raises ForkedError."""
         self._runtime.check_process()
         return {
-            **self._counts,
-            "in_flight": self._in_flight,
-            "outbox": self._outbox.waiting,
-            "dropped_replies": self._outbox.dropped,
+            **self._calls.statistics(),
             "endpoint": self.endpoint,
             "admission": asdict(admission.of_process().statistics()),
             "session": self._session.statistics(),
@@ -268,7 +212,7 @@ class Server:
     def __repr__(self) -> str:
         ending = self._draining.issuperset(self.services)
         state = "closed" if self._closed else "draining" if ending else self.endpoint or "not started"
-        return f"<Server {', '.join(self.services)} {state}, {self._in_flight} in flight>"
+        return f"<Server {', '.join(self.services)} {state}, {self._calls.in_flight} in flight>"
 
     # --- start and end
 
@@ -295,9 +239,9 @@ class Server:
         return LoopSocket(
             owned,
             self._loop,
-            self._on_message,
-            on_malformed=self._on_malformed,
-            on_refused=self._was_refused,
+            self._calls.on_message,
+            on_malformed=self._calls.on_malformed,
+            on_refused=self._calls.on_refused,
         )
 
     def _register(self, service: Service) -> concurrent.futures.Future[int]:
@@ -344,168 +288,11 @@ class Server:
     def _shut(self) -> None:
         self._closed = True
         runtime.forget(self)
-        self._outbox.close()
-        self._stream.close()
-        self._threads.close()
+        self._calls.close()
 
     def _give_back(self) -> None:
         self._runtime.release_session(self._session)
         runtime.release(self._runtime)
-
-    # --- a call's way
-
-    def _on_malformed(self, _routing_id: bytes) -> None:
-        self._counts["malformed"] += 1
-
-    def _on_message(self, routing_id: bytes, frame: bytes) -> None:
-        try:
-            call = wire.decode_call(frame)
-        except ProtocolError:
-            self._counts["malformed"] += 1
-            return
-        self._counts["calls"] += 1
-        if call.service in self._draining:
-            self._refuse(routing_id, call.id, MovedError(f"{call.service} ends at {self.endpoint}", "Try another one."))
-            return
-        method = self._methods.get((call.service, call.method))
-        if method is None:
-            self._refuse(routing_id, call.id, self._no_such_method(call))
-            return
-        if self._in_flight >= self.options.max_in_flight:
-            self._counts["refused"] += 1
-            self._refuse(
-                routing_id, call.id, BusyError(f"{call.service} has {self._in_flight} calls in flight", "Try later.")
-            )
-            return
-        try:
-            arguments = method.arguments(call.args, call.keywords)
-        except DatacenterError as error:
-            self._refuse(routing_id, call.id, error)
-            return
-        self._in_flight += 1
-        self._idle.clear()
-        run = self._run_async if method.is_async else self._run_sync
-        self._next_task += 1
-        work = run(self._next_task, routing_id, call, method, arguments)
-        _start_task(self._loop, self._tasks, self._next_task, work)
-
-    async def _run_async(
-        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
-    ) -> None:
-        try:
-            result = await method.function(*arguments)
-        except BaseException as error:
-            self._failed(routing_id, call.id, method, error)
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise  # asked for by code in the main thread: it ends the process
-        else:
-            self._succeeded(routing_id, call.id, method, result)
-        finally:
-            self._tasks.pop(task, None)
-
-    async def _run_sync(
-        self, task: int, routing_id: bytes, call: wire.Call, method: Method, arguments: tuple[Any, ...]
-    ) -> None:
-        deadline = time.monotonic() + call.timeout_ms / 1000
-        try:
-            outcome = await asyncio.wrap_future(
-                self._threads.submit(functools.partial(_attempt, method, arguments, deadline))
-            )
-        except (asyncio.CancelledError, RuntimeError) as error:  # RuntimeError: the pool is closed
-            self._failed(routing_id, call.id, method, error)
-        else:
-            if isinstance(outcome, _Raised):
-                self._failed(routing_id, call.id, method, outcome.error)
-            else:
-                self._succeeded(routing_id, call.id, method, outcome)
-        finally:
-            self._tasks.pop(task, None)
-
-    def _succeeded(self, routing_id: bytes, number: int, method: Method, result: Any) -> None:
-        try:
-            frame = wire.encode(wire.OutgoingResult(number, result))
-        except Exception as error:
-            self._counts["errors"] += 1
-            frame = _failure(
-                number,
-                BadResultError(
-                    f"the result of {method.name} cannot be encoded: {error}", "It was executed; see its return type."
-                ),
-            )
-        if len(frame) > self.options.max_message_bytes:
-            self._counts["errors"] += 1
-            text = (
-                f"the result of {method.name} has {len(frame):,} bytes; the limit is {self.options.max_message_bytes:,}"
-            )
-            frame = _failure(number, TooLargeError(text, "It was executed; return less at once."))
-        self._finish(routing_id, frame)
-
-    def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
-        self._counts["errors"] += 1
-        if isinstance(error, _NotBegunError):
-            wire_error: DatacenterError = error
-        elif isinstance(error, asyncio.CancelledError):
-            wire_error = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
-        else:
-            # Whatever it is, a DatacenterError of a call that the method made itself included: it is the method's,
-            # not this call's.
-            log.info("%s raised", method.name, exc_info=error)
-            wire_error = RemoteError(_text_of(error), "", type(error).__name__)
-        self._finish(routing_id, _failure(number, wire_error))
-
-    def _finish(self, routing_id: bytes, frame: bytes) -> None:
-        self._in_flight -= 1
-        if not self._in_flight:
-            self._idle.set()
-        self._outbox.send(routing_id, frame)
-
-    def _refuse(self, routing_id: bytes, number: int, error: DatacenterError) -> None:
-        self._outbox.send(routing_id, _failure(number, error))
-
-    def _was_refused(self, routing_id: bytes, frame: bytes, _token: object, gone: bool) -> None:
-        if not gone and not self._closed:
-            self._outbox.keep(routing_id, frame)
-
-    def _no_such_method(self, call: wire.Call) -> CallError:
-        service = self.services.get(call.service)
-        if service is None:  # the port has passed to us from a process that served it
-            return MovedError(f"{self.endpoint} does not serve {call.service!r}", "Resolve the service again.")
-        names = ", ".join(sorted(service.methods))
-        return NoSuchMethodError(f"{call.service} has no method {call.method!r}", f"It has: {names or 'none'}.")
-
-
-class _NotBegunError(DeadlineError):
-    """The call's deadline passed while it waited for a thread."""
-
-
-@dataclass(frozen=True)
-class _Raised:
-    """What a method raised in its thread; not raised again, because a StopIteration cannot pass through a future."""
-
-    error: BaseException
-
-
-def _attempt(method: Method, arguments: tuple[Any, ...], deadline: float) -> Any:
-    """In a thread of the pool: runs a method, unless its caller has given up while it waited for the thread."""
-    if time.monotonic() > deadline:
-        return _Raised(_NotBegunError(f"{method.name} was not begun before its deadline", "It was not executed."))
-    try:
-        result = method.function(*arguments)
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(f"{method.name} returned a coroutine: declare it with `async def`")
-        return result
-    except BaseException as error:
-        return _Raised(error)
-
-
-def _text_of(error: BaseException) -> str:
-    """What an exception says, as text that can be sent, whatever it is."""
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text cannot be had)"
-    return text[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode()
 
 
 def _by_name(services: Sequence[Service]) -> dict[str, Service]:
@@ -517,25 +304,6 @@ def _by_name(services: Sequence[Service]) -> dict[str, Service]:
     if not found:
         raise NotServableError("no service was given", "Pass at least one Service.")
     return found
-
-
-def _start_task(
-    loop: asyncio.AbstractEventLoop, tasks: dict[int, asyncio.Task[None]], number: int, work: Coroutine[Any, Any, None]
-) -> None:
-    """Starts a task and keeps it in `tasks`, out of which the work takes itself at its end.
-
-    From Python 3.12 it runs at once up to its first wait: a method that never waits costs no turn of the loop.
-    """
-    if sys.version_info >= (3, 12):
-        task = asyncio.Task(work, loop=loop, eager_start=True)
-        if not task.done():
-            tasks[number] = task
-    else:
-        tasks[number] = loop.create_task(work)
-
-
-def _failure(number: int, error: DatacenterError) -> bytes:
-    return wire.encode(wire.Failure(number, error.code, error.message, error.hint, getattr(error, "kind", "")))
 
 
 async def serve(

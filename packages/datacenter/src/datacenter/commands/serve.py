@@ -10,9 +10,10 @@ import sys
 import typer
 
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
+from datacenter.dispatcher import ServiceOptions
 from datacenter.errors import BrokerUnreachableError, NotServableError
 from datacenter.options import DRAIN_S, THREADS
-from datacenter.server import Server, ServiceOptions
+from datacenter.server import Server
 from datacenter.service import Service
 
 
