@@ -380,6 +380,7 @@ def test_a_forked_child_may_stop_it_and_nothing_happens(relay: Relay, echo: Echo
 def test_repr_and_statistics_tell_the_state(relay: Relay, echo: EchoService, connect: Connect) -> None:
     round_trip(connect())
     assert repr(relay) == f"<Relay 'echo' {relay.endpoint} serving, 1 instances>"
+    wait_until(lambda: relay.statistics().clients == 1, "the hub has told of the client")
     told = relay.statistics()
     assert (told.state, told.clients, told.connected) == ("serving", 1, 1)
     assert [(each.endpoint, each.in_flight, each.leaving) for each in told.instances] == [(echo.endpoint, 0, False)]

@@ -49,7 +49,7 @@ class PeerGuard:
 
         hooked: the ledger's own hooks stand there now, and are called in their turn.
         """
-        with self._lock:
+        with fork.still(), self._lock:
             if self.reason:
                 return
             try:

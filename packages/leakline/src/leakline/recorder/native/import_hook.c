@@ -158,15 +158,23 @@ static int visit(struct dl_phdr_info *info, size_t size, void *data) {
     return 0;
 }
 
+/* dl_iterate_phdr holds a lock of the C library that fork() copies as it is (glibc 2.36: _dl_load_write_lock): the child's own first
+ * look would never return. Ours is held across fork(), so no thread of ours is inside at that moment, whoever forks. */
+static void look(struct search *search) {
+    leakline_lock();
+    dl_iterate_phdr(visit, search);
+    leakline_unlock();
+}
+
 void leakline_hook_library(const char *name, struct leakline_hooked *result) {
     struct search search = {.name = name, .result = result};
     memset(result, 0, sizeof *result);
-    dl_iterate_phdr(visit, &search);
+    look(&search);
 }
 
 void leakline_replace_import(const char *name, const char *symbol, void *function, void **previous,
                              struct leakline_hooked *result) {
     struct search search = {.name = name, .result = result, .symbol = symbol, .function = function, .previous = previous};
     memset(result, 0, sizeof *result);
-    dl_iterate_phdr(visit, &search);
+    look(&search);
 }
