@@ -36,15 +36,15 @@ from datacenter.errors import (
     DatacenterError,
     NoRelayError,
     ProtocolError,
-    wrong_type,
 )
 from datacenter.futures import chain, fail, succeed
 from datacenter.reactor import Reactor
-from datacenter.session_state import Connection, Registration, Request, SessionOptions, Watch
+from datacenter.session_state import Connection, Registration, Request, SessionOptions
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
 from datacenter.version import __version__
+from datacenter.watches import Watches
 from datacenter.wire import Instance, Resolution, ServiceType
 
 __all__ = ["Session", "SessionOptions", "SessionState"]
@@ -69,7 +69,7 @@ class Session:
         self._requests: dict[int, Request] = {}
         self._next_request = 0
         self._registrations: dict[str, Registration] = {}
-        self._watches: dict[tuple[str, ServiceType], Watch] = {}
+        self._watches = Watches(self._ask, self._nobody_watches)
         self._listeners: list[Callable[[SessionState, str], None]] = []
         self._connected = concurrent.futures.Future[wire.Welcome]()
         #: the limits of the broker that was spoken to last; unlike `welcome` it outlives the connection
@@ -136,7 +136,7 @@ class Session:
         def listener(news: Resolution | DatacenterError) -> None:
             if isinstance(news, Resolution) and news.state == "settling" and not future.cancelled():
                 return
-            self._unwatch(name, type_, listener)
+            self._watches.remove(name, type_, listener)
             if isinstance(news, Resolution):
                 succeed(future, news)
             else:
@@ -161,19 +161,19 @@ class Session:
         """Calls `listener` (in the reactor) with the resolution of `name` now and at every change, or with why there
         is none.
         """
-        self._reactor.call(self._watch, name, type_, listener)
+        self._reactor.call(self._watches.add, name, type_, listener)
 
     def unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
         """Ends one `watch`. Nothing happens if it has ended, or the session."""
         with contextlib.suppress(ClosedError):
-            self._reactor.call(self._unwatch, name, type_, listener)
+            self._reactor.call(self._watches.remove, name, type_, listener)
 
     def want_relay(self, name: str, type_: ServiceType) -> None:
         """Asks the broker for a relay of a name that is watched; its address comes with a resolution. Why there is none
         is told to the listeners as an error.
         """
         with contextlib.suppress(ClosedError):
-            self._reactor.call(self._want_relay, name, type_)
+            self._reactor.call(self._watches.want_relay, name, type_)
 
     def on_state(self, listener: Callable[[SessionState, str], None]) -> Callable[[], None]:
         """Calls `listener(state, reason)` in the reactor at each change; returns what removes it."""
@@ -408,8 +408,7 @@ class Session:
         for request in self._requests.values():
             self._send(request.message)
         self._register_again(only_unconfirmed=False)
-        for name, type_ in self._watches:
-            self._ask_for(name, type_)
+        self._watches.ask_again()
         if not self._connected.done():
             self._connected.set_result(message)
         self._set_state("connected", f"broker {message.broker_id}, version {message.version}")
@@ -467,17 +466,17 @@ class Session:
         if request is None:
             return
         if isinstance(request.message, wire.Resolve):
-            self._tell((request.message.name, request.message.type), error)
+            self._watches.tell((request.message.name, request.message.type), error)
         fail(request.future, error)
 
     def _resolved(self, message: wire.Resolved) -> None:
         request = self._requests.pop(message.request, None)
         if request is not None:
             succeed(request.future, message.resolution)
-        self._update(message.resolution)
+        self._watches.update(message.resolution)
 
     def _changed(self, message: wire.Changed) -> None:
-        self._update(message.resolution)
+        self._watches.update(message.resolution)
 
     def _draining(self, message: wire.Draining) -> None:
         request = self._requests.pop(message.request, None)
@@ -497,56 +496,12 @@ class Session:
 
     # --- in the reactor: names
 
-    def _watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        watch = self._watches.setdefault((name, type_), Watch())
-        watch.listeners.append(listener)
-        if watch.resolution is not None:
-            listener(watch.resolution)
-        else:
-            self._ask_for(name, type_)
-
-    def _ask_for(self, name: str, type_: ServiceType) -> None:
-        relay = self._watches[name, type_].relay
-        self._ask(lambda request: wire.Resolve(request, name, type_, relay=relay)).add_done_callback(_seen)
-
-    def _want_relay(self, name: str, type_: ServiceType) -> None:
-        watch = self._watches.get((name, type_))
-        if watch is not None and not watch.relay:
-            watch.relay = True
-            self._ask_for(name, type_)
+    def _nobody_watches(self, name: str) -> None:
+        if self.welcome is not None:
+            self._send(wire.Unwatch(name))
 
     def _no_relay(self, message: wire.NoRelay) -> None:
-        self._tell((message.name, message.type), NoRelayError(message.message, message.hint))
-
-    def _unwatch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
-        watch = self._watches.get((name, type_))
-        if watch is None or listener not in watch.listeners:
-            return
-        watch.listeners.remove(listener)
-        if not watch.listeners:
-            del self._watches[name, type_]
-            if self.welcome is not None and not any(watched == name for watched, _ in self._watches):
-                self._send(wire.Unwatch(name))
-
-    def _update(self, resolution: Resolution) -> None:
-        registered = resolution.state not in ("unknown", "settling")
-        for key in [key for key in self._watches if key[0] == resolution.name]:
-            watch = self._watches[key]
-            if registered and key[1] != resolution.type:
-                self._tell(key, wrong_type(resolution.name, resolution.type, key[1]))
-                continue
-            if resolution.state == "settling" and watch.resolution is not None and watch.resolution.instances:
-                continue  # the broker has just started; what we know is better than what it does not know yet
-            watch.resolution = resolution
-            self._tell(key, resolution)
-
-    def _tell(self, key: tuple[str, ServiceType], news: Resolution | DatacenterError) -> None:
-        watch = self._watches.get(key)
-        for listener in tuple(watch.listeners) if watch is not None else ():
-            try:
-                listener(news)
-            except Exception:
-                log.exception("a listener of %s raised", key[0])
+        self._watches.tell((message.name, message.type), NoRelayError(message.message, message.hint))
 
     _HANDLERS: ClassVar[dict[type, Callable[[Session, Any], None]]] = {
         wire.Welcome: _welcomed,
@@ -567,9 +522,3 @@ class Session:
 
 def _process_name() -> str:
     return os.path.basename(sys.argv[0]) or "python"
-
-
-def _seen(future: concurrent.futures.Future[Any]) -> None:
-    """Looks at a result that goes another way, so that nobody complains that nobody looked."""
-    if not future.cancelled():
-        future.exception()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from datacenter import options, wire
-from datacenter.errors import DatacenterError
 from datacenter.sockets.loop import LoopSocket
-from datacenter.wire import Instance, Resolution, ServiceType
+from datacenter.wire import Instance, ServiceType
 
 
 @dataclass
@@ -39,13 +38,6 @@ class Registration:
     instance: Instance
     on_drain: Callable[[], object]
     epoch: int | None = None
-
-
-@dataclass
-class Watch:
-    resolution: Resolution | None = None
-    relay: bool = False  # the broker is asked for a relay of the name
-    listeners: list[Callable[[Resolution | DatacenterError], None]] = field(default_factory=list)
 
 
 class Connection:
