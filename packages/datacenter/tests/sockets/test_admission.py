@@ -191,6 +191,34 @@ def test_what_is_unbound_at_once_is_not_brought_back_by_its_late_event(child: Ch
     )
 
 
+def test_a_listener_is_found_and_stopped_although_nothing_can_be_opened_after_its_bind(child: Child) -> None:
+    """libzmq begins to watch it later than the bind: what looks for it then is open already."""
+    child(
+        PREPARE
+        + """
+    from datacenter.sockets import fork
+    context = SocketContext("late")
+    server = context.socket(zmq.ROUTER, owner="server")
+    peers = [socket.socket() for _ in range(10)]
+    with fork.still():  # the hub does not look yet
+        address = server.bind("tcp://127.0.0.1:*")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    for peer in peers:
+        peer.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+    until(lambda: admitted().listeners == 1 and admitted().unguarded == 0 and not admitted().accepting)
+    assert cpu_of(0.5) < 0.2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    until(lambda: admitted().accepting)
+    client = context.socket(zmq.DEALER, owner="client")
+    client.connect(address)
+    ask(client, server)
+    for owned in (client, server, *peers):
+        owned.close()
+"""
+        + END
+    )
+
+
 @pytest.mark.parametrize("how", ["server.close()", "server.unbind()", "context.close()", "del server"])
 def test_a_listener_ends_while_it_is_paused(child: Child, how: str) -> None:
     """libzmq takes it out of its epoll without noticing; the port is free; nothing is switched on afterwards."""

@@ -22,8 +22,8 @@ WINDOW_S: Final = 1.5
 #: at the end of it a process that serves makes hardly any such call any more
 CALM_S: Final = 0.5
 MOST_CALLS_WHEN_CALM: Final = 200
-#: failing calls in a whole case: what libzmq's listener makes in the quarter of a second before it is switched off
-MOST_CALLS: Final = 100_000
+#: failing calls in a whole case: a listener makes a thousand a second, until it is switched off in a quarter of one
+MOST_CALLS: Final = 3_000
 #: CPU time that a process which serves may use meanwhile, beside its part of a core
 SERVING_CPU_S: Final = 0.2
 FORBIDDEN_TEXT: Final = (

@@ -6,6 +6,7 @@ as a program of a user's does, exit hooks and all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -86,6 +87,14 @@ class Process:
             return self.cpu_s
         return (int(words[11]) + int(words[12])) / _TICKS
 
+    def runs(self) -> bool:
+        """Whether any of its threads runs, or would if there were a core for it."""
+        for task in Path(f"/proc/{self.pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                if (task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "R":
+                    return True
+        return False
+
     def stacks(self) -> str:
         """Where its threads wait, for a report of a hang."""
         found = []
@@ -112,7 +121,10 @@ def kinds(pid: int | None = None) -> Counter[str]:
 
 
 def at_rest(process: Process) -> None:
-    """Waits until a process opens and closes nothing for a while: its hub takes the reserve after it says "ready"."""
+    """Waits until a process opens and closes nothing for a while: its hub takes the reserve after it says "ready".
+
+    No thread of it may wait for a core either: what libzmq's reaper has yet to close would be taken for its own.
+    """
     before, since = kinds(process.pid), time.monotonic()
     end = since + DEADLINE_S
     while time.monotonic() - since < 0.1:
@@ -120,7 +132,7 @@ def at_rest(process: Process) -> None:
             raise TimeoutError("the process does not come to rest")
         time.sleep(0.01)
         now = kinds(process.pid)
-        if now != before:
+        if now != before or process.runs():
             before, since = now, time.monotonic()
 
 

@@ -115,6 +115,12 @@ def _new_loop() -> asyncio.AbstractEventLoop:
         import uvloop
     except ImportError:
         return SelectorLoop()
+    # libuv aborts where the first loop of a process gets no pipe (unix/signal.c: uv__signal_global_reinit). So as much
+    # is asked for before, where a refusal can be caught.
+    with contextlib.ExitStack() as stack:
+        for _ in range(LOOP_COST // 2):
+            for number in os.pipe():
+                stack.callback(os.close, number)
     return uvloop.new_event_loop()
 
 

@@ -6,6 +6,7 @@ whatever else needs a descriptor at that moment (descriptor_limit.py). Peers alo
 
 So peers may take all descriptors but a reserve, and then nobody is accepted until there is room again:
 
+- What is needed to find a listener there is opened before it is bound; else it is not bound (DescriptorLimitError).
 - While listeners accept, the reserve is really held: `accept_reserve` descriptors that are open and do nothing. The I/O
   thread can accept hundreds of connections before this process runs a line of Python, and no check could be in time.
 - When hardly any other is left the listeners are switched off in libzmq's epoll (epoll_entry.py): from any thread, at
@@ -23,12 +24,14 @@ asked for: it would flood the hub. Lock order: `fork.still()`, this lock, the le
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -52,7 +55,7 @@ ACCEPT_ROOM: Final = option(
 ACCEPT_CHECK_S: Final = option(
     "limits", "accept_check_s", 0.25, "s", "L",
     "So often a process that listens counts its free descriptors, if no new connection makes it look earlier. So long "
-    "at most a listener can spin when something else takes the last descriptor.",
+    "at most a listener tries in vain, a thousand times a second, when something else takes the last descriptor.",
 )  # fmt: skip
 ACCEPT_RETRY_MIN_S: Final = option(
     "limits", "accept_retry_min_s", 0.1, "s", "L",
@@ -68,6 +71,8 @@ _QUICK_LOOKS: Final = 100
 _SETTLED_S: Final = 5.0  # accepting for so long, the next pause is a short one again
 _LOG_EVERY_S: Final = 10.0
 _ACCOUNT: Final = "accept reserve"
+_LOOK: Final = "listener search"
+_SEARCH_ROOM: Final = 2 * descriptor_limit.RESERVE  # with less free, what the process asks for comes before the search
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class _Listener:
 class _Sockets:
     """The sockets that may have listeners: by generation, so that a late event cannot bring back one that is closed."""
 
+    awaited: int = 0  # binds begun whose LISTENING has not been drained
     listeners: dict[str, _Listener] = field(default_factory=dict)  # endpoint -> listener
     ended: Counter[str] = field(default_factory=Counter)  # endpoints given up before their LISTENING was drained
 
@@ -108,6 +114,7 @@ class Admission:
         self._sockets: dict[int, _Sockets] = {}
         self._ledger: Ledger | None = None
         self._reserve: list[int] = []
+        self._looks: dict[int, int] = {}  # epoll -> what it is looked at through, while a listener is searched
         self._accepting = True
         self._since = self._retry_at = self._check_at = 0.0
         self._retry_s = ACCEPT_RETRY_MIN_S
@@ -116,13 +123,29 @@ class Admission:
 
     # --- listeners come and go
 
-    def opened(self, generation: int) -> None:
-        """A socket is about to listen. Its listeners are told of by `note()`."""
+    @contextlib.contextmanager
+    def listening(self, generation: int) -> Iterator[None]:
+        """Inside, a socket is bound once; `note()` tells of its listener. OSError, before anything is begun, if there
+        is no descriptor for finding it.
+        """
         with fork.still(), self._lock:
             if not self._sockets:
                 self._ledger = Ledger.open()
                 self._accepting, self._since, self._pauses = True, time.monotonic(), 0
-            self._sockets.setdefault(generation, _Sockets())
+            self._sockets.setdefault(generation, _Sockets()).awaited += 1
+        try:
+            with fork.still(), self._lock:
+                self._begin_search()
+            yield
+        except BaseException:
+            with fork.still(), self._lock:
+                socket = self._sockets.get(generation)
+                if socket is not None:
+                    socket.awaited -= 1
+                    if not socket.awaited and not socket.listeners:
+                        self._drop(generation)
+                self._end_search()
+            raise
 
     def note(self, event: MonitorEvent) -> None:
         """A LISTENING event: from the hub, when it is drained. Ignored for a socket that is closed."""
@@ -130,11 +153,12 @@ class Admission:
             socket = self._sockets.get(event.generation)
             if socket is None:
                 return
+            socket.awaited -= 1
             if socket.ended[event.endpoint]:
                 socket.ended[event.endpoint] -= 1
             else:
                 socket.listeners[event.endpoint] = _Listener(event.value, event.owner)
-                self._check_at = 0.0
+            self._check_at = 0.0
 
     def closed(self, generation: int, endpoint: str = "") -> None:
         """A socket is about to stop listening, at one endpoint or all: called before libzmq is told, and from now on
@@ -148,12 +172,7 @@ class Admission:
                 if socket.listeners.pop(endpoint, None) is None:
                     socket.ended[endpoint] += 1
                 return
-            del self._sockets[generation]
-            if not self._sockets:
-                self._let_go()
-                ledger, self._ledger = self._ledger, None
-                if ledger is not None:
-                    ledger.close()
+            self._drop(generation)
 
     # --- the decision
 
@@ -170,6 +189,7 @@ class Admission:
             if not self._sockets:
                 return
             self._find()
+            self._end_search()
             if self._accepting:
                 if not self._fill():
                     self._pause(now)
@@ -185,6 +205,8 @@ class Admission:
     def make_room(self) -> None:
         """The process itself needs descriptors: nobody is accepted any more, and the reserve is free for it."""
         with fork.still(), self._lock:
+            if descriptor_limit.spare() < _SEARCH_ROOM:
+                self._close_looks()
             if self._sockets and self._accepting:
                 self._pause(time.monotonic())
 
@@ -206,13 +228,52 @@ class Admission:
     def _listeners(self) -> list[_Listener]:
         return [listener for socket in self._sockets.values() for listener in socket.listeners.values()]
 
+    def _drop(self, generation: int) -> None:
+        del self._sockets[generation]
+        self._end_search()
+        if not self._sockets:
+            self._let_go()
+            ledger, self._ledger = self._ledger, None
+            if ledger is not None:
+                ledger.close()
+
+    def _begin_search(self) -> None:
+        for epoll in epoll_entry.epolls():
+            if epoll not in self._looks:
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    self._looks[epoll] = self._entered(epoll_entry.open_look(epoll), _LOOK)
+
+    def _end_search(self) -> None:
+        if any(socket.awaited > 0 for socket in self._sockets.values()):
+            return
+        if any(listener.entry is None for listener in self._listeners()):
+            return
+        self._close_looks()
+
+    def _close_looks(self) -> None:
+        while self._looks:
+            self._close(self._looks.popitem()[1])
+
+    def _entered(self, number: int, account: str) -> int:
+        if self._ledger is not None:
+            self._ledger.register(number, "file", account)
+        return number
+
+    def _close(self, number: int) -> None:
+        if self._ledger is not None:
+            self._ledger.forget(number)  # first: once closed, the number may be another's
+        os.close(number)
+
     def _find(self) -> None:
         """libzmq's I/O thread registers a new listener some time after the bind."""
         for listener in self._listeners():
             if listener.entry is None:
                 listener.looks += 1
                 try:
-                    listener.entry = epoll_entry.find(listener.number)
+                    # There is nothing to look through if room was needed, or if libzmq let go of it when it was found.
+                    if not self._looks and descriptor_limit.spare() >= _SEARCH_ROOM:
+                        self._begin_search()
+                    listener.entry = epoll_entry.find(listener.number, self._looks)
                 except OSError as error:
                     log.debug("the listener of %s was not found: %s", listener.owner, error)
                 if listener.entry is not None and not self._accepting:
@@ -228,17 +289,12 @@ class Admission:
                 number = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
             except OSError:
                 return False
-            self._reserve.append(number)
-            if self._ledger is not None:
-                self._ledger.register(number, "file", _ACCOUNT)
+            self._reserve.append(self._entered(number, _ACCOUNT))
         return descriptor_limit.spare() > _LOW and _given()
 
     def _let_go(self) -> None:
         while self._reserve:
-            number = self._reserve.pop()
-            if self._ledger is not None:
-                self._ledger.forget(number)  # first: once closed, the number may be another's
-            os.close(number)
+            self._close(self._reserve.pop())
 
     def _pause(self, now: float) -> None:
         short = descriptor_limit.spare() < ACCEPT_ROOM + descriptor_limit.RESERVE

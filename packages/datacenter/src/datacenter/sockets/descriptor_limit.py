@@ -29,7 +29,7 @@ CONTEXT_COST: Final = 6  # a started context: 3 eventfd + 2 epoll, and the socke
 SOCKET_COST: Final = 1  # its mailbox
 MONITOR_COST: Final = 2  # the hidden PAIR's mailbox and the reader's
 HUB_COST: Final = 2  # epoll and wake-up
-BIND_COST: Final = 2  # the listener, and a look at it in /proc (epoll_entry.py)
+BIND_COST: Final = 2  # the listener, and what looks for it in /proc, a few for a moment (epoll_entry.py)
 CONNECT_COST: Final = 1
 
 _when_short: list[Callable[[], None]] = []

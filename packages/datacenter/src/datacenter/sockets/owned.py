@@ -150,14 +150,15 @@ class OwnedSocket:
         self._protect(address, insecure, "listen at")
         if address.scheme != "inproc":
             descriptor_limit.require(descriptor_limit.BIND_COST, f"{self._name()} at {endpoint}")
-            if self._reader is not None:  # whose LISTENING event tells which descriptor it is
-                admission.of_process().opened(self.generation)
+        # A reader's LISTENING event tells which descriptor it is.
+        told = address.scheme != "inproc" and self._reader is not None
         try:
-            with self._ledger.owner(self._account):
+            with contextlib.ExitStack() as stack:
+                if told:
+                    stack.enter_context(admission.of_process().listening(self.generation))
+                stack.enter_context(self._ledger.owner(self._account))
                 self._bind(address)
         except (OSError, zmq.ZMQError) as error:
-            if not self._bound:
-                admission.of_process().closed(self.generation)
             raise self._address_error(error, endpoint) from error
         actual = bytes(self._raw.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         self._bound.append(actual)

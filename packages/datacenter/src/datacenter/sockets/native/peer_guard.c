@@ -8,13 +8,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
     NUMBERS = 1 << 20, /* untouched pages cost nothing */
     GREETING = 64,     /* ZMTP 3.x: signature 10, version 2, mechanism 20, as-server 1, filler 31 */
     MECHANISM = 12,
-    LONGEST = GREETING + 9 + 4096 /* a READY beyond that is none of libzmq's */
+    LONGEST = GREETING + 9 + 4096, /* a READY beyond that is none of libzmq's */
+    PAUSE_NS = 1000000
 };
 
 struct watch {
@@ -106,8 +108,10 @@ uint64_t peer_guard_refused(void) { return atomic_load(&refused); }
 int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags) {
     int number = atomic_load(&peer_guard_next_accept4)(listener, address, length, flags);
     if (number < 0) {
-        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+        if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+            nanosleep(&(struct timespec){.tv_nsec = PAUSE_NS}, NULL);
             errno = ECONNABORTED;
+        }
         return number;
     }
     forget(number);

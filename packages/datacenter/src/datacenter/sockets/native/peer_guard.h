@@ -6,6 +6,8 @@
  *    an id ends: libzmq reads its end of file. Ids are claimed in the READY of the NULL mechanism, or in ZMTP before 3.0, which
  *    is refused whole. With CURVE the id is in what only the holder of a key can write.
  * 2. An IPC listener aborts when accept fails with EMFILE or ENOMEM (ipc_listener.cpp:376): it gets ECONNABORTED instead.
+ * 3. A listener that gets no descriptor tries again at once, for as long as the connection waits: 125 000 times a second, until
+ *    admission switches it off. So each such failure costs its I/O thread a millisecond; in between it serves what is open.
  *
  * Any thread may call anything here, as libzmq calls what it imports. */
 #ifndef DATACENTER_PEER_GUARD_H
