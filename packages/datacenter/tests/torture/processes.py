@@ -18,6 +18,8 @@ from pathlib import Path
 from control import wait_until
 
 DEADLINE_S = 10.0
+#: so many in a row that find nothing, 10 ms apart: looks and not seconds, since this process may get no core either
+CALM_LOOKS = 10
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -125,15 +127,14 @@ def at_rest(process: Process) -> None:
 
     No thread of it may wait for a core either: what libzmq's reaper has yet to close would be taken for its own.
     """
-    before, since = kinds(process.pid), time.monotonic()
-    end = since + DEADLINE_S
-    while time.monotonic() - since < 0.1:
+    before, calm, end = kinds(process.pid), 0, time.monotonic() + DEADLINE_S
+    while calm < CALM_LOOKS:
         if time.monotonic() > end:
             raise TimeoutError("the process does not come to rest")
         time.sleep(0.01)
         now = kinds(process.pid)
-        if now != before or process.runs():
-            before, since = now, time.monotonic()
+        calm = 0 if now != before or process.runs() else calm + 1
+        before = now
 
 
 def settle(condition: Callable[[], str], deadline_s: float = 5.0) -> str:

@@ -124,6 +124,8 @@ class Tally:
         with self._lock:
             counts = self.cases.setdefault(asked.phase, Counter())
             counts["cases"] += 1
+            if sum(counted["cases"] for counted in self.cases.values()) % 100 == 0:
+                print(self.table(), file=sys.stderr, flush=True)
             if asked.at == 0:
                 self.calls[asked.phase] = max(self.calls[asked.phase], told["calls"])
             elif not told["failed"]:
