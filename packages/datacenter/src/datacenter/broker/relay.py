@@ -12,8 +12,10 @@ The end is in order: the loop returns; replies that have arrived are delivered; 
 the hub still drains it, then the socket is closed (OwnedSocket.close); then the wake-up; then the thread.
 
 A connection that ends takes its DEALER with it and the next one starts empty: no call of an old connection is
-delivered late, and its unanswered calls are told as lost and not counted against the new one. Calls go to it from the
-handshake on, as the hub tells. ZMQ_IMMEDIATE would do the same, but with it libzmq drops the replies that have arrived
+delivered late, and its unanswered calls are told as lost and not counted against the new one. A call sent between the
+end and the hub's event may still go to the old one, and is lost with it; one sent after the event never does: the loop
+looks at the wake-up between taking calls and handing them over. Calls go to a connection from the handshake on, as the
+hub tells. ZMQ_IMMEDIATE would do the same, but with it libzmq drops the replies that have arrived
 and are not read yet when a connection ends (socket_base.cpp:hiccuped): the last of an instance that ends in order.
 """
 

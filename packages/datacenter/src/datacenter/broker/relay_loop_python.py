@@ -124,6 +124,9 @@ class PythonRelayLoop:
                 if self._wake_fd in ready:
                     return Outcome.WOKEN
                 self._turn(ready)
+                if self._front in ready and self._woken():
+                    return Outcome.WOKEN
+                self._hand_over()
                 if self._drained:
                     self._drained = False
                     return Outcome.DRAINED
@@ -162,7 +165,7 @@ class PythonRelayLoop:
             self._expire_waiting()
         self._hand_over()
         if ready.get(self._front, 0) & zmq.POLLIN:
-            self._move_calls()
+            self._take_calls()
 
     # --- what has had its time
 
@@ -205,7 +208,7 @@ class PythonRelayLoop:
         self._waiting.append(_Waiting(with_id(frame, number), number, deadline_ms))
         self._earliest_deadline_ms = min(self._earliest_deadline_ms, deadline_ms)
 
-    def _move_calls(self) -> None:
+    def _take_calls(self) -> None:
         for _ in range(_BURST):
             if len(self._waiting) >= self._limits.max_waiting:
                 return
@@ -213,7 +216,10 @@ class PythonRelayLoop:
                 self._take_call()
             except zmq.Again:
                 return
-            self._hand_over()
+
+    def _woken(self) -> bool:
+        """Asked between taking calls and handing them over: see move_calls in native/relay_loop.c."""
+        return bool(zmq.zmq_poll([(self._wake_fd, zmq.POLLIN)], 0))
 
     def _hand_over(self) -> None:
         """Hands over what waits, the oldest first, while there is room."""

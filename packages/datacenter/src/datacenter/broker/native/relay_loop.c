@@ -15,6 +15,7 @@
 #include "in_flight.h"
 #include "messages.h"
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -235,16 +236,27 @@ static int hand_over(struct relay_loop *loop) {
     return MOVED_ONE;
 }
 
-static int move_calls(struct relay_loop *loop) {
-    int outcome = hand_over(loop);
-    for (int n = 0; n < BURST && outcome == MOVED_ONE; n++) {
-        if (loop->waiting_count == loop->limits.max_waiting)
-            return MOVED_ALL;
+static int take_calls(struct relay_loop *loop) {
+    int outcome = MOVED_ONE;
+    for (int n = 0; n < BURST && outcome == MOVED_ONE && loop->waiting_count < loop->limits.max_waiting; n++)
         outcome = take_call(loop);
-        if (outcome == MOVED_ONE)
-            outcome = hand_over(loop);
-    }
     return outcome;
+}
+
+static bool woken(const struct relay_loop *loop) {
+    struct pollfd item = {.fd = loop->wake, .events = POLLIN};
+    return poll(&item, 1, 0) > 0;
+}
+
+/* A call that was sent after an instance was known to be gone does not go to it: whoever knows has written the wake-up before, so it
+ * is looked at between the two. The poll's own look was before the calls came: zmq_poll asks the sockets later than the descriptors. */
+static int move_calls(struct relay_loop *loop) {
+    int outcome = hand_over(loop); /* makes room */
+    if (outcome == MOVED_ONE)
+        outcome = take_calls(loop);
+    if (outcome >= 0)
+        return outcome;
+    return woken(loop) ? RELAY_WOKEN : hand_over(loop);
 }
 
 /* --- replies: back to front */
