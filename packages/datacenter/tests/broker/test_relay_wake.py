@@ -1,4 +1,4 @@
-"""A call that comes after an instance was known to be gone is not handed to it, however close the two are. Both loops."""
+"""A call that comes after an instance was known to be gone is not handed to it, however close they are. Both loops."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def after_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     else:
         library = relay_loop._library()
         at = next(n for n in range(32) if library_name(n) == b"zmq_poll")
-        before = library.functions[at]
-        genuine = _Poll(before)
+        genuine = _Poll(library.functions[at])
 
         def wrapped(items: Any, count: int, timeout: int) -> int:
             found = int(genuine(items, count, timeout))
@@ -58,8 +57,9 @@ def after_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
             return found
 
         kept.append(_Poll(wrapped))
-        library.functions[at] = ctypes.cast(kept[0], ctypes.c_void_p).value
-        request.addfinalizer(lambda: library.functions.__setitem__(at, before))
+        functions = type(library.functions)(*library.functions)
+        functions[at] = ctypes.cast(kept[0], ctypes.c_void_p).value
+        monkeypatch.setattr(library, "functions", functions)
     yield then.append
     kept.clear()
 

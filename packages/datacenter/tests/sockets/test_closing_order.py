@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
 #: what the program takes is 2 s; a machine with other work gets more
 DEADLINE_S = 30.0
 
