@@ -102,7 +102,7 @@ class ServiceClient:
         answer: list[Any] = unpack(query.recv())
         while answer[0] != RESOLVED:
             answer = unpack(query.recv())
-        _name, _type, _state, _version, instances = answer[2]
+        _name, _type, _state, _version, instances, *_ = answer[2]  # messages grow at their end
         return list(instances)
 
     def call(self, *arguments: object) -> None:

@@ -83,12 +83,22 @@ def test_a_process_that_never_rests_is_answered_too(start: Start) -> None:
 
 @pytest.mark.parametrize(
     ("pid", "message"),
-    [(0, "There is no process 0."), (4194305, "There is no process 4194305."), (os.getppid(), "keeps no ledger")],
+    [(0, "There is no process 0."), (4194305, "There is no process 4194305.")],
 )
 def test_wrong_processes_are_one_message_with_what_to_type(pid: int, message: str) -> None:
     done = fds(pid)
     assert done.returncode == 1
     assert message in done.stderr
+    assert "type `" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_a_process_without_a_ledger_is_told_apart() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:  # it lasts until its input is closed
+        done = fds(process.pid)
+    assert done.returncode == 1
+    assert "keeps no ledger" in done.stderr
     assert "type `" in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout

@@ -33,6 +33,7 @@ KINDS = (
     "inotify",
     "pty",
 )
+DYING = "leak_until_limit 70"
 HEALTHY = ("churn_files", "churn_cycles", "churn_asyncio", "zmq_idle", "zmq_client drained")
 SICK = (
     "zmq_client undrained",
@@ -41,7 +42,7 @@ SICK = (
     "close_wait 12",
     "never_bound 12",
     "near_limit 64",
-    "leak_until_limit 70",
+    DYING,
 )
 RATES = {"pipe": 40.0, "pty": 40.0, "inotify": 6.0}  # pipe and pty come in pairs; a user has 128 inotify instances
 PROGRAMS = [*(f"leak {kind}" for kind in KINDS if kind != "inotify"), "leak inotify 6", *HEALTHY, *SICK]
@@ -90,12 +91,14 @@ class Seen:
     """Reports of all targets, and what the targets printed meanwhile."""
 
     def __init__(self, shared_targets: Any) -> None:
-        processes = {name: shared_targets.launch(*name.split()) for name in PROGRAMS}
+        processes = {name: shared_targets.launch(*name.split()) for name in PROGRAMS if name != DYING}
         for process in processes.values():
             shared_targets.wait(process)
         # The undrained monitor's pipe must be full before the observation begins, so that the rate has one value.
         self.blocked_from = _wait_until_blocked(processes["zmq_client undrained"].pid)
         observations = {name: Observation(process.pid) for name, process in processes.items()}
+        # Started last: it dies of its leak three seconds later, which is to be seen, and not to happen before.
+        observations[DYING] = Observation(shared_targets.start(*DYING.split()).pid)
         self.began = time.monotonic()
         while time.monotonic() - self.began < SECONDS:
             for observation in observations.values():
@@ -203,7 +206,7 @@ def test_near_the_limit_without_growth(seen: Seen) -> None:
 
 
 def test_a_process_that_dies_of_its_leak_is_reported_from_what_was_seen(seen: Seen) -> None:
-    report = seen.reports["leak_until_limit 70"]
+    report = seen.reports[DYING]
     assert report.ended
     assert [finding.id for finding in report.findings][-1] == "observe.ended"
 

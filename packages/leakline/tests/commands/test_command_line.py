@@ -245,17 +245,19 @@ def test_diff_without_a_keyboard_says_so(targets: Any) -> None:
 def test_ctrl_c_reports_what_was_seen_by_then(targets: Any) -> None:
     process = targets.start("churn_files")
     ours, theirs = pty.openpty()
-    doctor = subprocess.Popen(
-        [*MAIN, str(process.pid), "--for", "1h"], stdout=subprocess.PIPE, stderr=theirs, text=True
-    )
-    os.close(theirs)
-    told, end = b"", time.monotonic() + 20
-    while b"observing" not in told:  # its progress line: the observation is under way
-        assert time.monotonic() < end
-        told += os.read(ours, 4096)
-    doctor.send_signal(signal.SIGINT)
-    out, _ = doctor.communicate()
-    os.close(ours)
+    words = [*MAIN, str(process.pid), "--for", "1h"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs, text=True) as doctor:
+        try:
+            os.close(theirs)
+            told, end = b"", time.monotonic() + 20
+            while b"observing" not in told:  # its progress line: the observation is under way
+                assert time.monotonic() < end
+                told += os.read(ours, 4096)
+            doctor.send_signal(signal.SIGINT)
+            out, _ = doctor.communicate(timeout=30)
+        finally:
+            doctor.kill()
+            os.close(ours)
     assert f"{process.pid}" in out
     assert doctor.returncode == 0
 
