@@ -80,7 +80,7 @@ class Case:
         try:
             code = process.wait(what)
         except TimeoutError:
-            self.wrong(f"hang: {what}: {process.stacks()}")
+            self.wrong(f"hang: {what}: {process.stacks()}; {process.text().strip()[-300:]}")
             process.kill()
             return -9
         if code < 0:

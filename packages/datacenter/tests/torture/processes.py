@@ -98,11 +98,12 @@ class Process:
         return False
 
     def stacks(self) -> str:
-        """Where its threads wait, for a report of a hang."""
+        """Its threads' states and where they wait, for a report of a hang."""
         found = []
         for task in sorted(Path(f"/proc/{self.pid}/task").iterdir()):
             try:
-                found.append(f"{(task / 'comm').read_text().strip()}: {(task / 'wchan').read_text().strip()}")
+                state = (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                found.append(f"{(task / 'comm').read_text().strip()}: {state} {(task / 'wchan').read_text().strip()}")
             except OSError:
                 continue
         return "; ".join(found)
