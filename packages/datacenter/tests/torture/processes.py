@@ -90,10 +90,12 @@ class Process:
         return (int(words[11]) + int(words[12])) / _TICKS
 
     def runs(self) -> bool:
-        """Whether any of its threads runs, or would if there were a core for it."""
+        """Whether any of its threads runs, would if there were a core for it, or waits inside the kernel: for the 65th
+        descriptor the kernel makes its table larger, and waits for all cores (synchronize_rcu in fs/file.c) meanwhile.
+        """
         for task in Path(f"/proc/{self.pid}/task").iterdir():
             with contextlib.suppress(OSError):
-                if (task / "stat").read_text().rsplit(")", 1)[1].split()[0] == "R":
+                if (task / "stat").read_text().rsplit(")", 1)[1].split()[0] in "RD":
                     return True
         return False
 
