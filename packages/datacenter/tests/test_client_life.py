@@ -13,7 +13,7 @@ import pytest
 
 from datacenter import AsyncClient, Broker, Client, Server, Service, ServiceOptions, runtime
 from datacenter.client import StateEvent
-from datacenter.errors import ClosedError
+from datacenter.errors import AddressError, ClosedError
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
 
@@ -159,3 +159,15 @@ def test_an_async_client_whose_loop_ended_before_anybody_closed_it_warns_and_giv
     with pytest.warns(ResourceWarning, match="an AsyncClient' was collected unclosed"):
         collect("tcp://127.0.0.1:9")
     assert runtime._current is None
+
+
+async def test_an_endpoint_with_a_host_name_is_an_error_at_once_and_not_looked_up(
+    broker: Broker, server: Server
+) -> None:
+    async with AsyncClient(broker.endpoint) as client:
+        assert await client.call("echo.add", 1) == 6
+        by_name = server.endpoint.replace("127.0.0.1", "localhost")
+        peers = client._routes.peers
+        peers.want(by_name)
+        assert isinstance(peers.problems[by_name], AddressError)
+        peers.unwant(by_name)

@@ -199,6 +199,18 @@ def test_an_address_in_use_and_one_beyond_loopback(context: SocketContext, relay
         Relay("open", context, listen="tcp://*:0")
 
 
+def test_an_instance_with_a_host_name_is_not_looked_up_and_the_others_work(
+    relay: Relay, peers: SocketContext, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    with echo_service(peers) as one, echo_service(peers) as named:
+        by_name = named.endpoint.replace("127.0.0.1", "localhost")
+        relay.set_instances([by_name, one.endpoint])
+        wait_until(lambda: relay.connected() == 1 and by_name in caplog.text, "the other is connected")
+        assert "not looked up here" in caplog.text
+        round_trip(connect())
+        assert named.calls == 0
+
+
 def test_an_instance_beyond_loopback_is_refused_and_the_others_work(
     relay: Relay, echo: EchoService, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:

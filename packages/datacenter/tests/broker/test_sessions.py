@@ -94,6 +94,18 @@ def test_a_refused_request_is_answered_with_its_reason() -> None:
     assert (refused.request, refused.code) == (9, "wrong-type")
 
 
+def test_an_endpoint_that_would_have_to_be_looked_up_is_refused() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    for endpoint in ("tcp://localhost:7700", "tcp://no.such.host.invalid:1", "", "tcp://*:7700", "inproc://a"):
+        message = wire.Register(9, "a", "rpc", wire.Instance("i", endpoint))
+        ((_, refused),) = sessions.received(0.0, b"x", message)
+        assert isinstance(refused, wire.Refused)
+        assert (refused.request, refused.code) == (9, "bad-address")
+        assert refused.hint
+    assert sessions.registry.statistics()["instances"] == 0
+
+
 def test_no_more_sessions_than_stated() -> None:
     sessions = make(max_sessions=1)
     sessions.received(0.0, b"x", HELLO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datacenter.errors import AddressError
-from datacenter.sockets.addresses import for_bind, for_connect
+from datacenter.sockets.addresses import check_told, for_bind, for_connect
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,24 @@ def test_bad_for_both(text: str) -> None:
 def test_bad_to_connect_to(text: str) -> None:
     with pytest.raises(AddressError):
         for_connect(text)
+
+
+@pytest.mark.parametrize("text", ["tcp://127.0.0.1:7700", "tcp://192.0.2.1:1", "tcp://[::1]:7700", "ipc:///run/a.sock"])
+def test_good_to_tell_others(text: str) -> None:
+    check_told(text)
+    assert for_connect(text, resolve=False).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "tcp://*:7700", "tcp://127.0.0.1:*", "tcp://localhost:7700", "tcp://a.invalid:1", "inproc://a", "ipc://*"],
+)
+def test_bad_to_tell_others(text: str) -> None:
+    with pytest.raises(AddressError):
+        check_told(text)
+
+
+def test_a_host_name_is_only_looked_up_where_that_is_allowed() -> None:
+    assert for_connect("tcp://localhost:7700").text == "tcp://127.0.0.1:7700"
+    with pytest.raises(AddressError, match="not looked up here"):
+        for_connect("tcp://localhost:7700", resolve=False)

@@ -333,14 +333,14 @@ class Relay:
             del self._retry_at[endpoint]
         for endpoint in wanted - self._active.keys():
             if self._retry_at.get(endpoint, 0.0) <= now:
-                self._connect(loop, endpoint, now)
-        due = [back.remove_at for back in self._leaving] + [at for at in self._retry_at.values() if at > now]
-        return max(1, int((min(due) - now) * 1000) + 1) if due else -1
+                self._connect(loop, endpoint)
+        due = [back.remove_at for back in self._leaving] + list(self._retry_at.values())
+        return max(1, int((min(due) - time.monotonic()) * 1000) + 1) if due else -1
 
     def _has_begun(self, back: _Back) -> bool:
         return not back.ready and self._connections.ready(back.owned.generation) > 0
 
-    def _connect(self, loop: RelayLoop, endpoint: str, now: float) -> None:
+    def _connect(self, loop: RelayLoop, endpoint: str) -> None:
         self._retry_at.pop(endpoint, None)
         owned: OwnedSocket | None = None
         try:
@@ -360,13 +360,13 @@ class Relay:
                 raise DatacenterError(f"it has {self.options.max_instances} instances, as many as it takes")
             back = _Back(endpoint, owned, slot)
             try:
-                owned.connect(endpoint, insecure=self._insecure)
+                owned.connect(endpoint, insecure=self._insecure, resolve=False)
             except BaseException:
                 loop.remove(slot)
                 raise
         except DatacenterError as error:
             log.warning("the relay of %s has no connection to %s: %s", self.service, endpoint, error)
-            self._retry_at[endpoint] = now + _RETRY_S
+            self._retry_at[endpoint] = time.monotonic() + _RETRY_S
             if owned is not None:
                 self._close_socket(owned)
             return

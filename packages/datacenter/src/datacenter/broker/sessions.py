@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from datacenter import wire
 from datacenter.errors import DatacenterError
 from datacenter.registry.state import Change, Registry
+from datacenter.sockets import addresses
 from datacenter.wire import Resolution, ServiceType
 
 #: (routing id, message) to be sent
@@ -186,6 +187,7 @@ class Sessions:
         return [(who, self.welcome)]  # it says which protocol this is, also to those who speak another
 
     def _register(self, now: float, who: bytes, process: PeerProcess, message: wire.Register) -> Answers:
+        addresses.check_told(message.instance.endpoint)
         former = self.registry.owner_of(message.instance.id)
         epoch, changes = self.registry.register(now, who, message.name, message.type, message.instance)
         if former != who and isinstance(former, bytes) and former in self.processes:

@@ -89,7 +89,7 @@ class Peer:
             reconnect_max_ms=reconnect_max_ms,
         )
         try:
-            owned.connect(endpoint, insecure=insecure)
+            owned.connect(endpoint, insecure=insecure, resolve=False)  # the loop must not wait
         except BaseException:
             owned.close()
             raise

@@ -1,5 +1,5 @@
 """Addresses: checked and made numeric before libzmq sees them. The only I/O is getaddrinfo, once, in the caller's
-thread.
+thread, and only where the caller lets it: not for an address that came from another process.
 
 libzmq resolves a host name in its I/O thread, again at every reconnect: one slow DNS server stalls every socket of the
 process (libzmq #2961). So it is only ever given numbers.
@@ -38,17 +38,27 @@ def for_bind(text: str) -> Address:
     return _parse(text, binding=True)
 
 
-def for_connect(text: str) -> Address:
-    """Check an address to connect to. Raises AddressError. May block in getaddrinfo if the host is a name."""
-    return _parse(text, binding=False)
+def for_connect(text: str, *, resolve: bool = True) -> Address:
+    """Check an address to connect to. Raises AddressError, and without `resolve` for every host that is no number. Else
+    it may block in getaddrinfo.
+    """
+    return _parse(text, binding=False, resolve=resolve)
 
 
-def _parse(text: str, binding: bool) -> Address:
+def check_told(text: str) -> None:
+    """Check an address that other processes are told: they must be able to connect to it as it stands, without asking a
+    name server. Pure. Raises AddressError.
+    """
+    if for_connect(text, resolve=False).scheme == "inproc":
+        raise AddressError(f"{text!r} is known in one process alone.", "Listen at tcp:// or ipc:// instead.")
+
+
+def _parse(text: str, binding: bool, resolve: bool = True) -> Address:
     scheme, found, rest = text.partition("://")
     if not found or not rest or any(sign.isspace() or not sign.isprintable() for sign in text):
         raise AddressError(f"{text!r} is no address.", _SHAPE)
     if scheme == "tcp":
-        return _tcp(text, rest, binding)
+        return _tcp(text, rest, binding, resolve)
     if scheme == "ipc":
         return _ipc(text, rest, binding)
     if scheme == "inproc":
@@ -66,7 +76,7 @@ def _ipc(text: str, path: str, binding: bool) -> Address:
     return Address(text, "ipc", local=True)
 
 
-def _tcp(text: str, rest: str, binding: bool) -> Address:
+def _tcp(text: str, rest: str, binding: bool, resolve: bool) -> Address:
     match = _TCP.fullmatch(rest)
     if match is None:
         raise AddressError(f"{text!r} has no host and port.", _SHAPE)
@@ -78,16 +88,21 @@ def _tcp(text: str, rest: str, binding: bool) -> Address:
         raise AddressError(f"{text!r} names no one host and port to connect to.", _SHAPE)
     if host == "*":
         return Address(f"tcp://*:{port or '*'}", "tcp", local=False)
-    number = _numeric(text, host)
+    number = _numeric(text, host, resolve)
     shown = f"[{number}]" if number.version == 6 else str(number)
     return Address(f"tcp://{shown}:{port or '*'}", "tcp", local=number.is_loopback, ipv6=number.version == 6)
 
 
-def _numeric(text: str, host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+def _numeric(text: str, host: str, resolve: bool) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     try:
         return ipaddress.ip_address(host)
     except ValueError:
         pass
+    if not resolve:
+        raise AddressError(
+            f"{text!r}: the host {host!r} is no number, and is not looked up here.",
+            "Whoever gives the address to others gives its number: tcp://127.0.0.1:7700, tcp://[::1]:7700.",
+        )
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:

@@ -203,13 +203,15 @@ class OwnedSocket:
         self._bound.remove(actual)
         self._context.inproc_names.discard(actual)
 
-    def connect(self, endpoint: str, *, insecure: bool = False) -> None:
-        """Connect, now and after every loss. Returns at once; whether it succeeded is told by the monitor.
+    def connect(self, endpoint: str, *, insecure: bool = False, resolve: bool = True) -> str:
+        """Connect, now and after every loss; whether it succeeded is told by the monitor. Returns the numeric address.
 
-        A host name is resolved here, once; libzmq gets the number. Raises as bind() does, but for AddressInUseError.
+        A host name is resolved here, once, which may block; libzmq gets the number. Without `resolve` it is an
+        AddressError: for endpoints that somebody else has named, and threads that must not wait. Raises as bind() does,
+        but for AddressInUseError.
         """
         self._check()
-        address = addresses.for_connect(endpoint)
+        address = addresses.for_connect(endpoint, resolve=resolve)
         self._protect(address, insecure, "connect to")
         if address.scheme == "inproc" and address.text not in self._context.inproc_names:
             # A pending inproc connect makes libzmq abort when the context ends without room for a socket (ctx.cpp:142).
@@ -222,6 +224,7 @@ class OwnedSocket:
         except zmq.ZMQError as error:
             raise self._address_error(error, endpoint) from error
         self._connected[endpoint] = address.text
+        return address.text
 
     def disconnect(self, endpoint: str = "") -> None:
         """Let go of `endpoint`, as given to connect() ("": the last). Raises AddressError if it was never connected."""
