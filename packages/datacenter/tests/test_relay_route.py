@@ -14,6 +14,7 @@ import pytest
 from datacenter import AsyncClient, Broker, BrokerOptions, ClientOptions, Server, Service
 from datacenter.broker.relay_manager import RelayManagerOptions
 from datacenter.errors import BadOptionError, NoRelayError
+from datacenter.listening import reached_by_way_of
 from datacenter.testing import Launcher, namespaces
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -57,6 +58,36 @@ async def test_a_service_has_a_relay_once_a_client_asks_for_it(
             assert await direct.call("echo.add", 1) == 6
             await until(lambda: relays(broker)[0]["counts"]["replies"] == 1, "only the other's calls went there")
             await at_rest()
+
+
+async def test_the_relays_of_a_broker_at_all_addresses_are_reached_where_it_is(
+    echo: Service, baseline: dict[int, str]
+) -> None:
+    async with Broker("tcp://0.0.0.0:0", options=QUICK, insecure=True) as broker:
+        address = broker.endpoint.replace("0.0.0.0", "localhost")
+        async with (
+            Server(echo, broker=address),
+            AsyncClient(address, options=through("relay")) as client,  # not insecure: it may only go to loopback
+        ):
+            assert await client.call("echo.add", 1) == 6
+            (relay,) = relays(broker)
+            assert relay["endpoint"].startswith("tcp://0.0.0.0:")
+            assert list(client.statistics()["peers"]) == [relay["endpoint"].replace("0.0.0.0", "127.0.0.1")]
+
+
+@pytest.mark.parametrize(
+    ("told", "broker", "reached"),
+    [
+        ("tcp://0.0.0.0:9", "tcp://192.0.2.1:7700", "tcp://192.0.2.1:9"),
+        ("tcp://*:9", "tcp://192.0.2.1:7700", "tcp://192.0.2.1:9"),
+        ("tcp://[::]:9", "tcp://[2001:db8::1]:7700", "tcp://[2001:db8::1]:9"),
+        ("tcp://192.0.2.2:9", "tcp://192.0.2.1:7700", "tcp://192.0.2.2:9"),
+        ("tcp://127.0.0.1:9", "ipc:///run/broker.sock", "tcp://127.0.0.1:9"),
+        ("", "tcp://192.0.2.1:7700", ""),
+    ],
+)
+def test_where_a_relay_is_reached(told: str, broker: str, reached: str) -> None:
+    assert reached_by_way_of(told, broker) == reached
 
 
 async def test_many_names_get_their_relays_at_once(broker: Broker, until: Until, at_rest: AtRest) -> None:

@@ -30,6 +30,15 @@ def is_wildcard(endpoint: str) -> bool:
     return endpoint.startswith(("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:"))
 
 
+def reached_by_way_of(endpoint: str, other: str) -> str:
+    """Where `endpoint` is for a process that is connected to `other`, a numeric address of the same host: at the host
+    of `other`, if `endpoint` stands for all of its host's addresses; else where it says. Pure.
+    """
+    if not is_wildcard(endpoint) or not other.startswith("tcp://"):
+        return endpoint
+    return f"{other.rpartition(':')[0]}:{endpoint.rpartition(':')[2]}"
+
+
 def _ephemeral_start() -> int:
     try:
         with open("/proc/sys/net/ipv4/ip_local_port_range") as file:

@@ -60,6 +60,7 @@ class Session:
 
     def __init__(self, address: str, context: SocketContext, reactor: Reactor, options: SessionOptions) -> None:
         self.address = address
+        self.numeric_address = address  # with the host's number, once a socket was made
         self.state: SessionState = "connecting"
         self.options = options
         self._context = context
@@ -241,7 +242,7 @@ class Session:
             reconnect_max_ms=self.options.reconnect_max_ms,
         )
         try:
-            owned.connect(self.address, insecure=self.options.insecure)
+            self.numeric_address = owned.connect(self.address, insecure=self.options.insecure)
         except BaseException:
             owned.close()
             raise

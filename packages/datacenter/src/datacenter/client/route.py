@@ -11,6 +11,7 @@ from typing import Final, Literal, get_args
 from datacenter import options
 from datacenter.calls import Pending
 from datacenter.errors import BadOptionError
+from datacenter.listening import reached_by_way_of
 from datacenter.routes.direct import Peer
 from datacenter.wire import Resolution
 
@@ -56,11 +57,14 @@ class ClientOptions:
 class Route:
     """One service as one client knows it: its resolution, its peers, and the calls that wait for one of them.
 
+    broker: the numeric address at which the broker is reached. A broker that listens at all addresses tells of relays
+    that do so too: they are reached at the same one.
     relay_wanted: the broker was asked for a relay, whose endpoint is used while no instance is reached directly.
     """
 
     def __init__(self, name: str, choice: RouteChoice = "auto") -> None:
         self.name = name
+        self.broker = ""
         self.choice = choice
         self.relay_wanted = choice == "relay"
         self.relay = ""  # the relay's endpoint while it is wanted and known
@@ -94,7 +98,7 @@ class Route:
         """Uses the relay, or does no more; returns the endpoints that are (new, gone)."""
         before, self.relay_wanted = self.endpoints, wanted
         if self.resolution is not None:
-            self.relay = self.resolution.relay if wanted else ""
+            self.relay = reached_by_way_of(self.resolution.relay, self.broker) if wanted else ""
             direct = [] if self.choice == "relay" else [instance.endpoint for instance in self.resolution.instances]
             self.endpoints = tuple(dict.fromkeys([*direct, self.relay] if self.relay else direct))
         return (

@@ -98,6 +98,7 @@ class Routes:
             error = news if isinstance(news, DatacenterError) else no_such_service(route.name, self._session.address)
             self._forget(route, error)
             return
+        route.broker = self._session.numeric_address
         self._connect(route.accept(news))
         self.refresh(route, "no instance is registered")
         self._flush(route)
