@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
-from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions
+from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions, wire
 from datacenter.errors import (
     BadArgumentsError,
     DeadlineError,
@@ -22,6 +23,7 @@ from datacenter.errors import (
     TooLargeError,
     WrongTypeError,
 )
+from datacenter.sockets import SocketContext
 from datacenter.testing import Launcher
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -297,3 +299,80 @@ def test_an_instance_without_room_does_not_hold_up_calls_that_another_can_take(t
                 assert await asyncio.gather(*calls) == [20_000] * 4000
 
         asyncio.run(main())
+
+
+# --- bulk
+
+
+BLOCKED = """
+import asyncio, sys, time
+from datacenter import AsyncClient, ClientOptions
+
+async def main():
+    async with AsyncClient(sys.argv[1], options=ClientOptions(route=sys.argv[2])) as client:
+        await client.call("sizes.of", b"")
+        calls = [client.call("sizes.of", b"x", deadline_s=60) for _ in range(3000)]
+        await asyncio.sleep(0)
+        time.sleep(4.5)  # longer than heartbeats are waited for, while the replies come
+        print(sorted({str(result) for result in await asyncio.gather(*calls, return_exceptions=True)}))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("route", ["direct", "relay"])
+def test_a_loop_that_is_blocked_while_replies_come_loses_none(tmp_path: Path, route: str) -> None:
+    """With a bounded receive queue libzmq stops reading, misses its heartbeats, reconnects, and aborts (#3937)."""
+    (tmp_path / "sizes.py").write_text(LENGTH)
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    with Launcher(cwd=tmp_path) as launch:
+        broker = launch.broker()
+        launch.service("sizes:sizes", broker)
+        client = launch.python("blocked.py", broker.address, route)
+        client.wait_line(r"^\['1'\]$", 90)
+        assert client.wait() == 0
+
+
+async def test_many_large_results_reach_a_client_that_reads(broker: Broker, client: AsyncClient, echo: Service) -> None:
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN) as server:
+        results = await asyncio.gather(*[client.call("echo.large", 20_000, deadline_s=60) for _ in range(4000)])
+        assert {len(result) for result in results} == {20_000}
+        assert server.statistics()["dropped_replies"] == 0
+
+
+async def test_nothing_more_is_executed_for_a_client_that_reads_no_results(
+    broker: Broker, client: AsyncClient, until: Until
+) -> None:
+    runs = 0
+    service = Service("bulk")
+
+    @service.method
+    async def make(size: int) -> bytes:
+        nonlocal runs
+        runs += 1
+        return bytes(size)
+
+    options = ServiceOptions(drain_s=0, busy_outbox_bytes=5_000_000)
+    async with Server(service, broker=broker.endpoint, options=options) as server:
+        with SocketContext("slow") as context, context.socket(zmq.DEALER, owner="slow", receive_high_water=1) as slow:
+            slow.connect(server.endpoint)
+            for number in range(3000):
+                slow.raw.send(wire.encode(wire.OutgoingCall(number, "bulk", "make", 60_000, (20_000,), {})))
+            await until(lambda: server.statistics()["calls"] == 3000, "all calls have come")
+            await until(lambda: not server.statistics()["in_flight"], "what is executed is done")
+            assert runs == 3000 - server.statistics()["refused"]
+            assert server.statistics()["refused"] > 500
+            assert server.statistics()["dropped_replies"] == 0
+            assert await client.call("bulk.make", 3) == bytes(3)  # others are served
+
+
+async def test_calls_that_were_cancelled_in_vain_waiting_are_not_kept(broker: Broker, echo: Service) -> None:
+    async with Server(echo, broker=broker.endpoint, options=NO_DRAIN):
+        pass  # known, and away
+    async with AsyncClient(broker.endpoint, options=ClientOptions(max_in_flight=100)) as client:
+        waits = client.call("echo.add", 1, deadline_s=60)
+        for _ in range(1000):
+            client.call("echo.add", 1, deadline_s=60).cancel()
+            await asyncio.sleep(0)
+        assert client.statistics()["waiting"] <= 100
+        waits.cancel()

@@ -52,6 +52,7 @@ class ServiceOptions:
     max_in_flight: int = options.MAX_RUNNING
     max_outbox: int = options.MAX_OUTBOX
     max_outbox_per_client: int = options.MAX_OUTBOX_PER_CLIENT
+    busy_outbox_bytes: int = options.BUSY_OUTBOX_BYTES
     threads: int = options.THREADS
     drain_s: float = options.DRAIN_S
     max_message_bytes: int = SocketOptions().max_message_bytes
@@ -84,7 +85,11 @@ class Dispatcher:
         self._loop = stream.loop
         self._endpoint = endpoint
         self._outbox = Outbox(
-            stream, self._loop, max_per_client=self._options.max_outbox_per_client, max_all=self._options.max_outbox
+            stream,
+            self._loop,
+            max_per_client=self._options.max_outbox_per_client,
+            max_all=self._options.max_outbox,
+            busy_bytes=self._options.busy_outbox_bytes,
         )
         self._threads = DaemonPool(self._options.threads, "datacenter-method")
 
@@ -138,6 +143,11 @@ class Dispatcher:
             self._refuse(
                 routing_id, call.id, BusyError(f"{call.service} has {self.in_flight} calls in flight", "Try later.")
             )
+            return
+        if self._outbox.waiting and self._outbox.full(routing_id):
+            self._counts["refused"] += 1
+            text = f"too many results of {call.service} wait for this client"
+            self._refuse(routing_id, call.id, BusyError(text, "Read them, or have fewer large calls in flight."))
             return
         try:
             arguments = method.arguments(call.args, call.keywords)

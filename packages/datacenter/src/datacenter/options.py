@@ -148,13 +148,25 @@ MAX_RUNNING: Final = option(
     "Calls that run or wait at one serving process; the next is refused unexecuted (`busy`).",
 )  # fmt: skip
 MAX_OUTBOX: Final = option(
-    "service", "max_outbox", 10_000, "replies", "",
+    "service", "max_outbox", 200_000, "replies", "",
     "Replies that wait for clients which do not read. Beyond it they are dropped, counted and logged, and those calls "
     "end by their deadline.",
 )  # fmt: skip
 MAX_OUTBOX_PER_CLIENT: Final = option(
-    "service", "max_outbox_per_client", 1000, "replies", "",
-    "Those of them that may belong to one client, so that one that does not read cannot take the room of the others.",
+    "service", "max_outbox_per_client", 70_000, "replies", "",
+    "Those of them that may belong to one client, so that one that does not read cannot take the room of the others. "
+    "More than a client, or a relay with all its clients, may have in flight: one that reads loses none.",
+)  # fmt: skip
+BUSY_OUTBOX_BYTES: Final = option(
+    "service", "busy_outbox_bytes", 256 * 1024 * 1024, "bytes", "",
+    "While more than this waits for one client, its calls are refused unexecuted (`busy`): results that nobody fetches "
+    "are not made.",
+)  # fmt: skip
+RECEIVE_ALL: Final = option(
+    "calls", "receive_high_water", 0, "messages", "H",
+    "Of a socket that connects (client, session, relay to instance): no bound of its own, the calls in flight are one. "
+    "With a bound, a loop that is blocked while replies come stops the connection from being read, heartbeats "
+    "included; libzmq then ends it, connects again, and aborts (libzmq #3937).",
 )  # fmt: skip
 THREADS: Final = option(
     "service", "threads", 16, "threads", "", "Methods that are not async run in so many threads.",

@@ -1,8 +1,8 @@
 """Replies that find no room at their client (it does not read): kept in order, client by client, within bounds.
 
 At most `max_per_client` of one client and `max_all` in all are kept; beyond it the reply is dropped, counted and
-logged, and its call ends by its deadline. A client that is gone loses its part. One that does not read holds up no
-other.
+logged, and its call ends by its deadline. Long before, at `busy_bytes` of one client, `full` says that nothing more
+should be executed for it. A client that is gone loses its part. One that does not read holds up no other.
 
 In the thread of the serving loop.
 """
@@ -24,7 +24,7 @@ class Outbox:
     """Between a server and its ROUTER. `waiting` and `dropped` are counts."""
 
     def __init__(
-        self, stream: LoopSocket, loop: asyncio.AbstractEventLoop, *, max_per_client: int, max_all: int
+        self, stream: LoopSocket, loop: asyncio.AbstractEventLoop, *, max_per_client: int, max_all: int, busy_bytes: int
     ) -> None:
         self.waiting = 0
         self.dropped = 0
@@ -32,7 +32,9 @@ class Outbox:
         self._loop = loop
         self._max_per_client = max_per_client
         self._max_all = max_all
+        self._busy_bytes = busy_bytes
         self._replies: dict[bytes, deque[bytes]] = {}
+        self._bytes: dict[bytes, int] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def send(self, routing_id: bytes, frame: bytes) -> None:
@@ -47,6 +49,11 @@ class Outbox:
         if self._timer is not None:
             self._timer.cancel()
         self._replies.clear()
+        self._bytes.clear()
+
+    def full(self, routing_id: bytes) -> bool:
+        """Whether so much waits for this client that nothing more should be executed for it."""
+        return self._bytes.get(routing_id, 0) > self._busy_bytes
 
     def keep(self, routing_id: bytes, frame: bytes) -> None:
         """Takes a reply that found no room at its client."""
@@ -60,6 +67,7 @@ class Outbox:
             return
         replies.append(frame)
         self.waiting += 1
+        self._bytes[routing_id] = self._bytes.get(routing_id, 0) + len(frame)
         if self._timer is None:
             self._timer = self._loop.call_later(RETRY_S, self._flush)
 
@@ -75,8 +83,9 @@ class Outbox:
                     replies.clear()
                 else:
                     self.waiting -= 1
-                    replies.popleft()
+                    self._bytes[routing_id] -= len(replies.popleft())
             if not replies:
                 del self._replies[routing_id]
+                del self._bytes[routing_id]
         if self._replies:
             self._timer = self._loop.call_later(RETRY_S, self._flush)

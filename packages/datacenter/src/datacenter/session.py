@@ -237,6 +237,7 @@ class Session:
             owner=f"session {self.address}",
             on_event=self._on_event,
             immediate=True,
+            receive_high_water=options.RECEIVE_ALL,
             linger_ms=options.GOODBYE_LINGER_MS,  # the goodbye should arrive
             reconnect_min_ms=self.options.reconnect_min_ms,
             reconnect_max_ms=self.options.reconnect_max_ms,

@@ -347,6 +347,7 @@ class Relay:
             owned = self._context.socket(
                 zmq.DEALER,
                 owner=f"relay {self.service} to {endpoint}",
+                receive_high_water=options.RECEIVE_ALL,
                 on_event=self._on_event,
                 reconnect_min_ms=_RETRY_MS,  # of connections that never stood: one that did takes its socket with it
                 reconnect_max_ms=_RETRY_MS,

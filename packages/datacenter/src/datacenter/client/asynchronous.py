@@ -270,6 +270,8 @@ class AsyncClient:
         """Raises BusyError, unless some of the calls in flight were cancelled: those nobody waits for."""
         for pending in [pending for pending in self._in_flight if pending.future.done()]:
             del self._in_flight[pending]
+        for route in self._by_name.values():
+            route.forget_ended()
         if len(self._in_flight) >= self.options.max_in_flight:
             self._counts["refused"] += 1
             raise BusyError(
@@ -292,7 +294,7 @@ class AsyncClient:
         """A connection could not take these after all: they go another way, or wait."""
         for pending in calls:
             route = self._by_name.get(pending.target.partition(".")[0])
-            pending.sent = False
+            pending.sent = pending.resends > 0
             if route is not None and not pending.future.done():
                 self._dispatch(route, pending)
 
@@ -342,6 +344,8 @@ class AsyncClient:
             pass  # it goes on elsewhere
         elif type(reply) is wire.Failure and reply.code == LostError.code:  # a relay's word: its instance was lost
             pending.lost(LostError(reply.message, reply.hint))
+        elif type(reply) is wire.Failure and reply.code == DeadlineError.code and pending.resends:
+            self._fail(pending, DeadlineError(reply.message, "An earlier attempt may have been executed.", sent=True))
         else:
             self._end(pending, reply)
         if not peer.pending:

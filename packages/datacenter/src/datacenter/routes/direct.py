@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import zmq
 
-from datacenter import wire
+from datacenter import options, wire
 from datacenter.backoff import Backoff
 from datacenter.errors import DatacenterError, LostError, ProtocolError
 from datacenter.sockets.context import SocketContext
@@ -85,6 +85,7 @@ class Peer:
             zmq.DEALER,
             owner=f"client peer {endpoint}",
             on_event=self._on_event,
+            receive_high_water=options.RECEIVE_ALL,
             reconnect_min_ms=reconnect_min_ms,
             reconnect_max_ms=reconnect_max_ms,
         )
