@@ -185,3 +185,35 @@ def test_an_ipc_listener_without_a_descriptor_does_not_abort(child: Child) -> No
 """
         + END
     )
+
+
+ENDLESS = """
+    with SocketContext("test") as context:
+        router = context.socket(zmq.ROUTER, owner="router")
+        endpoint = router.bind("tcp://127.0.0.1:0")
+        good = context.socket(zmq.DEALER, owner="good")
+        good.connect(endpoint)
+        peer = Raw(endpoint, b"")
+        part = b"\\x03" + struct.pack(">Q", 100_000) + bytes(100_000)
+        sent = 0
+        try:
+            while sent < 1000:
+                peer.socket.sendall(part)
+                sent += 1
+        except OSError:
+            pass
+        assert sent < 200, sent
+        peer.ended()
+        assert peer_guard.of_process().refused() == 1
+        for size in (0, 255, 256, 70_000, 5_000_000):
+            good.raw.send(bytes(size))
+            assert router.raw.poll(10_000)
+            assert len(router.raw.recv_multipart()[1]) == size
+        good.raw.send_multipart([b"a"] * 60)  # whom it reaches says that it is malformed
+        assert router.raw.poll(10_000)
+        assert len(router.raw.recv_multipart()) == 61
+"""
+
+
+def test_a_message_of_endlessly_many_frames_ends_its_connection(child: Child) -> None:
+    child(PREPARE + ENDLESS + END)

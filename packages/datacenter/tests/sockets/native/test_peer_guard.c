@@ -111,6 +111,44 @@ static int connected(int listener, int *client) {
     return peer_guard_accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 }
 
+/* A stream of frames, cut into pieces of every size, is followed the same. */
+static void test_frames(void) {
+    static uint8_t stream[200000];
+    size_t size = greeting(stream, 3, "NULL");
+    size += ready(stream + size, 1, "Identity", "", 0);
+    for (int n = 0; n < 300; n++) { /* messages of one frame, short and long, and commands */
+        size_t body = (size_t)n % 5 ? 20 : 300;
+        stream[size] = (uint8_t)(n % 7 == 0 ? 4 : 0) | (body > 255 ? 2 : 0);
+        memset(stream + size + 1, 0, 8);
+        size_t head = body > 255 ? 9 : 2;
+        stream[size + head - 1] = (uint8_t)body;
+        if (body > 255)
+            stream[size + head - 2] = (uint8_t)(body >> 8);
+        memset(stream + size + head, 1, body); /* each byte looks like one more frame, if the count is lost */
+        size += head + body;
+    }
+    for (int n = 0; n < 64; n++) { /* 64 frames before the last one are let pass, with commands between them */
+        memcpy(stream + size, "\1\0\4\0", 4);
+        size += 4;
+    }
+    memcpy(stream + size, "\0\0", 2);
+    size += 2;
+    for (size_t piece = 1; piece < 400; piece++) {
+        struct peer_frames frames = {0};
+        for (size_t at = 0; at < size; at += piece)
+            CHECK(peer_guard_follow(&frames, stream + at, piece < size - at ? piece : size - at) == PEER_MORE);
+        for (int n = 0; n < 64; n++)
+            CHECK(peer_guard_follow(&frames, (const uint8_t *)"\1\0", 2) == PEER_MORE);
+        CHECK(peer_guard_follow(&frames, (const uint8_t *)"\1\0", 2) == PEER_REFUSED);
+    }
+    struct peer_frames frames = {0};
+    CHECK(peer_guard_follow(&frames, stream, 64) == PEER_MORE);
+    CHECK(peer_guard_follow(&frames, (const uint8_t *)"\3\0\0\0\0\0\x20\0\0", 9) == PEER_REFUSED); /* 2 MiB before the last */
+    frames = (struct peer_frames){0};
+    CHECK(peer_guard_follow(&frames, stream, 64) == PEER_MORE);
+    CHECK(peer_guard_follow(&frames, (const uint8_t *)"\2\0\0\0\0\0\x20\0\0", 9) == PEER_MORE); /* a large message of one frame */
+}
+
 static void test_connections(void) {
     int listener = socket(AF_INET, SOCK_STREAM, 0), client;
     CHECK(listen(listener, 10) == 0);
@@ -165,6 +203,7 @@ static void test_connections(void) {
 
 int main(void) {
     test_verdicts();
+    test_frames();
     test_connections();
     puts("peer guard: ok");
     return 0;

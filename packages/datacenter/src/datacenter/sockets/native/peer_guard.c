@@ -1,10 +1,12 @@
-/* See peer_guard.h. A connection is watched until its READY has been seen; after that recv costs one look at a table. */
+/* See peer_guard.h. A connection is judged until its READY has been seen, and its frames are followed as long as it lives, if it is
+ * not encrypted: a few nanoseconds a frame. */
 #define _GNU_SOURCE
 #include "peer_guard.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -19,7 +21,12 @@ enum {
     PAUSE_NS = 1000000
 };
 
+#define MOST_FRAMES 64
+#define MOST_BYTES (1 << 20)
+
 struct watch {
+    struct peer_frames frames;
+    bool judged; /* `bytes` is not there any more */
     size_t count;
     uint8_t bytes[LONGEST];
 };
@@ -64,6 +71,10 @@ static enum peer_verdict judge_ready(const uint8_t *body, size_t size) {
     return PEER_FINE;
 }
 
+static bool is_null(const uint8_t *bytes) {
+    return memcmp(bytes + MECHANISM, "NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20) == 0;
+}
+
 enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count) {
     if (count >= 1 && bytes[0] != 0xff)
         return PEER_REFUSED; /* ZMTP 1.0, or nothing that libzmq knows */
@@ -73,7 +84,7 @@ enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count) {
         return PEER_REFUSED;
     if (count < GREETING + 2)
         return PEER_MORE;
-    if (memcmp(bytes + MECHANISM, "NULL\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20) != 0)
+    if (!is_null(bytes))
         return PEER_FINE;
     bool wide = bytes[GREETING] & 2; /* a length of eight bytes; whether it calls itself a command, libzmq does not ask */
     size_t head = wide ? 9 : 2, size = 0;
@@ -87,6 +98,51 @@ enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count) {
     if (size > LONGEST - GREETING - head)
         return PEER_REFUSED;
     return count < GREETING + head + size ? PEER_MORE : judge_ready(bytes + GREETING + head, size);
+}
+
+enum peer_verdict peer_guard_follow(struct peer_frames *frames, const uint8_t *bytes, size_t count) {
+    if (!frames->begun) {
+        frames->begun = 1;
+        frames->skip = GREETING;
+    }
+    while (count) {
+        if (frames->skip) {
+            size_t part = count < frames->skip ? count : (size_t)frames->skip;
+            frames->skip -= part;
+            bytes += part;
+            count -= part;
+            continue;
+        }
+        frames->head[frames->have++] = *bytes++;
+        count--;
+        size_t wanted = frames->head[0] & 2 ? 9 : 2;
+        if (frames->have < wanted)
+            continue;
+        uint64_t size = 0;
+        for (size_t n = 1; n < wanted; n++)
+            size = size << 8 | frames->head[n];
+        frames->have = 0;
+        frames->skip = size;
+        if (!(frames->head[0] & 1)) {
+            if (!(frames->head[0] & 4)) { /* a command may come in the middle of a message */
+                frames->frames = 0;
+                frames->bytes = 0;
+            }
+            continue;
+        }
+        frames->frames++;
+        frames->bytes = size > MOST_BYTES ? MOST_BYTES + 1 : frames->bytes + size;
+        if (frames->frames > MOST_FRAMES || frames->bytes > MOST_BYTES)
+            return PEER_REFUSED;
+    }
+    return PEER_MORE;
+}
+
+/* The mechanism is known: NULL, whose frames can be read; the rest of the watch is needed no more. */
+static void keep_following(int number, struct watch *watch) {
+    watch->judged = true;
+    struct watch *smaller = realloc(watch, offsetof(struct watch, count));
+    atomic_store(&watched[number], smaller ? smaller : watch);
 }
 
 void peer_guard_listener(int number, int on) {
@@ -124,6 +180,8 @@ int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length
         return -1;
     }
     watch->count = 0;
+    watch->judged = false;
+    watch->frames = (struct peer_frames){0};
     reach(number);
     atomic_store(&watched[number], watch);
     return number;
@@ -134,21 +192,23 @@ ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags) {
     struct watch *watch = in_range(number) ? atomic_load_explicit(&watched[number], memory_order_acquire) : NULL;
     if (!watch || got <= 0)
         return got;
-    size_t room = sizeof watch->bytes - watch->count;
-    size_t taken = (size_t)got < room ? (size_t)got : room;
-    memcpy(watch->bytes + watch->count, buffer, taken);
-    watch->count += taken;
-    switch (peer_guard_judge(watch->bytes, watch->count)) {
-    case PEER_MORE:
-        return got;
-    case PEER_FINE:
-        forget(number);
-        return got;
-    case PEER_REFUSED:
-        break;
+    enum peer_verdict verdict = peer_guard_follow(&watch->frames, buffer, (size_t)got);
+    if (verdict != PEER_REFUSED && !watch->judged) {
+        size_t room = sizeof watch->bytes - watch->count;
+        size_t taken = (size_t)got < room ? (size_t)got : room;
+        memcpy(watch->bytes + watch->count, buffer, taken);
+        watch->count += taken;
+        verdict = peer_guard_judge(watch->bytes, watch->count);
+        if (verdict == PEER_FINE && !is_null(watch->bytes))
+            forget(number);
+        else if (verdict == PEER_FINE)
+            keep_following(number, watch);
     }
+    if (verdict != PEER_REFUSED)
+        return got;
     atomic_fetch_add(&refused, 1);
-    watch->count = 0;
+    if (!watch->judged)
+        watch->count = 0;
     return 0; /* the end of the connection: libzmq closes it */
 }
 

@@ -5,6 +5,8 @@
  *    peer without an id is then the end of the process. So a connection that a guarded listener has accepted and that claims
  *    an id ends: libzmq reads its end of file. Ids are claimed in the READY of the NULL mechanism, or in ZMTP before 3.0, which
  *    is refused whole. With CURVE the id is in what only the holder of a key can write.
+ *    A message of endlessly many frames is stored frame by frame, and counts as none until its last one: so a peer could take all
+ *    memory. No message of ours has more than one frame; a connection with one of MOST_FRAMES or MOST_BYTES before its last ends.
  * 2. An IPC listener aborts when accept fails with EMFILE or ENOMEM (ipc_listener.cpp:376): it gets ECONNABORTED instead.
  * 3. A listener that gets no descriptor tries again at once, for as long as the connection waits: 125 000 times a second, until
  *    admission switches it off. So each such failure costs its I/O thread a millisecond; in between it serves what is open.
@@ -22,6 +24,19 @@ enum peer_verdict { PEER_MORE, PEER_FINE, PEER_REFUSED };
 
 /* Judges what a peer has sent so far, from its first byte on. PEER_MORE: not enough yet to know. */
 enum peer_verdict peer_guard_judge(const uint8_t *bytes, size_t count);
+
+/* Where a peer is in its stream of frames, after its greeting. Zeroed at first. */
+struct peer_frames {
+    uint64_t skip;  /* of the present frame's body, still to come */
+    uint8_t head[9];
+    uint8_t have;   /* of the head */
+    uint8_t begun;  /* the greeting is being skipped, or has been */
+    uint32_t frames; /* of the present message, before its last one */
+    uint64_t bytes;
+};
+
+/* Follows the next bytes of a peer; PEER_REFUSED once a message has too many frames before its last one, else PEER_MORE. */
+enum peer_verdict peer_guard_follow(struct peer_frames *frames, const uint8_t *bytes, size_t count);
 
 /* Whether the connections that this listening socket accepts are judged. Ends by itself when libzmq closes it. */
 void peer_guard_listener(int number, int on);
