@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from datacenter import wire
+from datacenter.checks import MAX_SECONDS
 from datacenter.errors import (
     CATALOGUE,
     BadArgumentsError,
@@ -19,7 +20,7 @@ from datacenter.errors import (
     RemoteError,
 )
 
-MAX_DEADLINE_S: Final = 1e9
+MAX_DEADLINE_S: Final = MAX_SECONDS
 _decode_any = msgspec.msgpack.Decoder().decode
 
 
@@ -126,9 +127,9 @@ def error_of(failure: wire.Failure) -> DatacenterError:
 
 
 def checked_deadline(seconds: float) -> float:
-    """`seconds` if it can be a deadline, else raises BadArgumentsError."""
-    if isinstance(seconds, (int, float)) and seconds <= MAX_DEADLINE_S:  # NaN is not
-        return seconds
+    """`seconds` if it can be a deadline, 0 for less than none, else raises BadArgumentsError."""
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds <= MAX_DEADLINE_S:  # NaN is not
+        return seconds if seconds > 0 else 0.0
     raise BadArgumentsError(
         f"deadline_s={seconds!r} is no number of seconds up to {MAX_DEADLINE_S:.0f}",
         "Give a deadline, for instance 10.",

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from datacenter import options, wire
+from datacenter.checks import check, seconds, whole
 from datacenter.errors import (
     BadResultError,
     BusyError,
@@ -43,11 +44,12 @@ from datacenter.threads import DaemonPool
 
 log = logging.getLogger("datacenter.service")
 MAX_ERROR_TEXT: Final = 4096
+MAX_THREADS: Final = 10_000
 
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """Named limits of a serving process. Counts, seconds, bytes."""
+    """Named limits of a serving process. Counts, seconds, bytes. Raises BadOptionError for a value that cannot work."""
 
     max_in_flight: int = options.MAX_RUNNING
     max_outbox: int = options.MAX_OUTBOX
@@ -56,6 +58,17 @@ class ServiceOptions:
     threads: int = options.THREADS
     drain_s: float = options.DRAIN_S
     max_message_bytes: int = SocketOptions().max_message_bytes
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            max_in_flight=whole(1),
+            max_outbox=whole(1),
+            max_outbox_per_client=whole(1),
+            threads=whole(1, MAX_THREADS),
+            drain_s=seconds(),
+            max_message_bytes=whole(1),
+        )
 
 
 class Dispatcher:

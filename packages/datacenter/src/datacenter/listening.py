@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 
-from datacenter.errors import AddressInUseError
+from datacenter.errors import AddressError, AddressInUseError
+from datacenter.sockets.addresses import check_told, for_connect
 from datacenter.sockets.owned import OwnedSocket
 
 
@@ -13,8 +14,8 @@ def bind_listener(owned: OwnedSocket, listen: str, *, insecure: bool = False) ->
 
     A client that keeps connecting to a dead port inside that range can end up connected to itself (libzmq #4599).
     """
-    host, colon, port = listen.rpartition(":")
-    if not listen.startswith("tcp://") or (colon and port not in ("0", "*", "")):
+    host, colon, port = str(listen).rpartition(":")
+    if not isinstance(listen, str) or not listen.startswith("tcp://") or (colon and port not in ("0", "*", "")):
         return owned.bind(listen, insecure=insecure)
     low, high = 10_000, _ephemeral_start()
     for _ in range(64):
@@ -37,6 +38,19 @@ def reached_by_way_of(endpoint: str, other: str) -> str:
     if not is_wildcard(endpoint) or not other.startswith("tcp://"):
         return endpoint
     return f"{other.rpartition(':')[0]}:{endpoint.rpartition(':')[2]}"
+
+
+def checked_advertise(text: str) -> str:
+    """The address that clients are told, in numbers. Raises AddressError for one that nobody can connect to. May block
+    in getaddrinfo if the host is a name.
+    """
+    endpoint = for_connect(text).text
+    check_told(endpoint)
+    if is_wildcard(endpoint):
+        raise AddressError(
+            f"clients cannot connect to {endpoint}", "Advertise an address of this host: --advertise tcp://HOST:PORT."
+        )
+    return endpoint
 
 
 def _ephemeral_start() -> int:

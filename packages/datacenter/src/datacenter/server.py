@@ -26,13 +26,12 @@ from datacenter.client import DEFAULT_BROKER
 from datacenter.dispatcher import Dispatcher, ServiceOptions
 from datacenter.errors import (
     AddressError,
-    BadOptionError,
     BrokerUnreachableError,
     ClosedError,
     DatacenterError,
     NotServableError,
 )
-from datacenter.listening import bind_listener, is_wildcard
+from datacenter.listening import bind_listener, checked_advertise, is_wildcard
 from datacenter.service import Service
 from datacenter.session import SessionOptions
 from datacenter.sockets import admission
@@ -51,7 +50,8 @@ class Server:
     """Serves one or several services at one address, in the running event loop. `async with`, or `start` and `close`.
 
     listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
-    advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0).
+    advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0). A host name
+    is resolved at start, which may block: clients are told its number.
     insecure: allows an address beyond loopback although nothing protects the traffic.
     `datacenter drain` ends it: once all its services were drained it closes by itself; await `drained()` to go on then.
     Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
@@ -70,8 +70,6 @@ class Server:
     ) -> None:
         self.services = _by_name([services] if isinstance(services, Service) else services)
         self.options = options or ServiceOptions()
-        if self.options.threads < 1:
-            raise BadOptionError(f"threads={self.options.threads}: methods that block need at least one", "Use 16.")
         self.endpoint = ""
         self._broker = broker
         self._listen = listen
@@ -110,6 +108,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._runtime = runtime.acquire()
         try:
+            self._advertise = self._advertise and checked_advertise(self._advertise)
             self._session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
             try:
                 self._stream = self._bind()

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import copy
 import logging
 import os
 import socket
@@ -35,6 +36,7 @@ from datacenter.errors import (
     ClosedError,
     DatacenterError,
     NoRelayError,
+    NotServableError,
     ProtocolError,
 )
 from datacenter.futures import chain, fail, succeed
@@ -99,7 +101,9 @@ class Session:
 
     def why_not(self, waited_s: float) -> DatacenterError:
         """Why there is no connection: the broker's own reason if it gave one, else that nobody answered."""
-        return self._problem or BrokerUnreachableError(
+        if self._problem is not None:
+            return copy.copy(self._problem)  # raised by many, each with its own traceback
+        return BrokerUnreachableError(
             f"no broker answered at {self.address} within {waited_s:g} s",
             "Start one with `datacenter up`, or give the address of another: --broker tcp://HOST:PORT.",
         )
@@ -141,7 +145,7 @@ class Session:
             if isinstance(news, Resolution):
                 succeed(future, news)
             else:
-                fail(future, news)
+                fail(future, copy.copy(news))  # other listeners are told the same one
 
         self.watch(name, type_, listener)
         future.add_done_callback(lambda done: self.unwatch(name, type_, listener) if done.cancelled() else None)
@@ -154,8 +158,14 @@ class Session:
     def drain(self, target: str) -> concurrent.futures.Future[Resolution]:
         """Asks that all instances of a service end in order, or the one with this id; the future tells which they are.
 
-        It raises NoSuchServiceError.
+        It raises NoSuchServiceError. Raises NotServableError at once for what cannot be a name.
         """
+        try:
+            target.encode()
+        except UnicodeEncodeError:  # half a character, of a terminal that speaks no UTF-8
+            raise NotServableError(
+                f"{target!r} cannot name a service or an instance", "See what there is: `datacenter ls`."
+            ) from None
         return self._in_reactor(lambda: self._ask(lambda request: wire.Drain(request, target)))
 
     def watch(self, name: str, type_: ServiceType, listener: Callable[[Resolution | DatacenterError], None]) -> None:
@@ -409,6 +419,8 @@ class Session:
         self._backoff.reset()
         for request in self._requests.values():
             self._send(request.message)
+        for registration in self._registrations.values():
+            registration.problem = ""  # it is worth a line again
         self._register_again(only_unconfirmed=False)
         self._watches.ask_again()
         if not self._connected.done():
@@ -427,9 +439,10 @@ class Session:
         )
 
         def answered(future: concurrent.futures.Future[int]) -> None:
-            if future.cancelled() or future.exception() is None:
-                return
-            log.error("%s is not registered: %s", registration.name, future.exception())
+            problem = "" if future.cancelled() or future.exception() is None else str(future.exception())
+            if problem and problem != registration.problem:
+                log.error("%s is not registered: %s", registration.name, problem)
+            registration.problem = problem
 
         asked.add_done_callback(answered)
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from datacenter import options, wire
+from datacenter.checks import DAY_S, FLAG, check, check_reconnect, seconds, whole
 from datacenter.sockets.loop import LoopSocket
 from datacenter.wire import Instance, ServiceType
 
 
 @dataclass
 class SessionOptions:
-    """Named limits of a session. Seconds."""
+    """Named limits of a session. Seconds. Raises BadOptionError for a value that cannot work."""
 
     heartbeat_s: float = options.HEARTBEAT_S
     missed_heartbeats: int = options.MISSED_HEARTBEATS
@@ -22,6 +23,16 @@ class SessionOptions:
     reconnect_min_ms: int = options.RECONNECT_MIN_MS
     reconnect_max_ms: int = options.RECONNECT_MAX_MS
     insecure: bool = options.INSECURE
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            heartbeat_s=seconds(above=0, most=DAY_S),
+            missed_heartbeats=whole(1),
+            request_s=seconds(above=0),
+            insecure=FLAG,
+        )
+        check_reconnect(self, self.reconnect_min_ms, self.reconnect_max_ms)
 
 
 @dataclass
@@ -38,6 +49,7 @@ class Registration:
     instance: Instance
     on_drain: Callable[[], object]
     epoch: int | None = None
+    problem: str = ""  # why the broker does not register it, as it was logged last
 
 
 class Connection:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from datacenter.broker.relay import Relay, RelayOptions, RelayStatistics
 from datacenter.broker.relay_life import DISAGREEMENT_S, RELAY_IDLE_S, RelayLife
+from datacenter.checks import check, instance_of, seconds, whole
 from datacenter.errors import ClosedError, DatacenterError, RegistryFullError, wrong_type
 from datacenter.options import CLOSE_DEADLINE_S, option
 from datacenter.sockets import CloseReport, SocketContext, fork
@@ -47,6 +48,17 @@ class RelayManagerOptions:
         "still open is named.")
     relay: RelayOptions = field(default_factory=RelayOptions)
 # fmt: on
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            max_relays=whole(),
+            relay_idle_s=seconds(),
+            disagreement_s=seconds(),
+            wait_s=seconds(),
+            stop_deadline_s=seconds(),
+            relay=instance_of(RelayOptions),
+        )
 
 
 @dataclass(frozen=True)

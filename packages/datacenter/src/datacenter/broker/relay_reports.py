@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from datacenter.broker.relay_loop import LoopLimits, RelayCounts
+from datacenter.checks import DAY_S, check, instance_of, seconds, whole
 from datacenter.options import MAX_IN_FLIGHT, option
 from datacenter.sockets import SocketOptions
+
+#: entries of one table of a relay's loop, which takes the memory at its start
+MAX_TABLE: Final = 10_000_000
 
 RelayState = Literal["starting", "serving", "stopping", "ended", "forked"]
 
@@ -48,6 +52,20 @@ class RelayOptions:
         "nothing.")
     #: None: in C where it was built. True and False insist.
     native: bool | None = None
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            max_instances=whole(1, MAX_TABLE),
+            drain_s=seconds(),
+            max_in_flight=whole(1, MAX_TABLE),
+            max_waiting=whole(1, MAX_TABLE),
+            late_reply_s=seconds(most=DAY_S),
+            client_high_water=whole(1),
+            instance_high_water=whole(1),
+            max_message_bytes=whole(1),
+            native=instance_of(bool, or_none=True),
+        )
 
     def loop_limits(self) -> LoopLimits:
         """The part that the loop needs."""

@@ -22,6 +22,7 @@ from datacenter.broker.relay import RelayOptions
 from datacenter.broker.relay_manager import RelayManager, RelayManagerOptions
 from datacenter.broker.relays import Relays
 from datacenter.broker.sessions import Answers, Sessions
+from datacenter.checks import DAY_S, check, instance_of, seconds, whole
 from datacenter.errors import BadOptionError, DatacenterError, ProtocolError
 from datacenter.registry.state import Registry, RegistryLimits
 from datacenter.sockets import admission
@@ -39,7 +40,7 @@ LOOPBACK: Final = "tcp://127.0.0.1"
 
 @dataclass(frozen=True)
 class BrokerOptions:
-    """Named limits of a broker. Seconds, bytes, counts."""
+    """Named limits of a broker. Seconds, bytes, counts. Raises BadOptionError for a value that cannot work."""
 
     heartbeat_s: float = options.HEARTBEAT_S
     missed_heartbeats: int = options.MISSED_HEARTBEATS
@@ -51,6 +52,20 @@ class BrokerOptions:
     max_instances: int = options.MAX_INSTANCES
     #: None: as `max_message_bytes` says, else their defaults
     relays: RelayManagerOptions | None = None
+
+    def __post_init__(self) -> None:
+        check(
+            self,
+            lease_s=seconds(above=0, most=DAY_S),
+            heartbeat_s=seconds(above=0, most=DAY_S),
+            missed_heartbeats=whole(1),
+            grace_leases=seconds(),
+            max_message_bytes=whole(1),
+            max_control_bytes=whole(1),
+            max_sessions=whole(1),
+            max_instances=whole(1),
+            relays=instance_of(RelayManagerOptions, or_none=True),
+        )
 
 
 class Broker:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import sys
@@ -128,7 +129,10 @@ class AsyncClient:
         """
         if asyncio._get_running_loop() is not self._loop or self._closed:
             self._check_usable()
-        service, method = self._targets.get(target) or self._split(target)
+        try:
+            service, method = self._targets.get(target) or self._split(target)
+        except TypeError:  # it cannot be hashed, so it is no text
+            service, method = wire.split_target(target)
         if len(self._in_flight) >= self.options.max_in_flight:
             self._check_room()
         seconds = self.options.deadline_s if deadline_s is None else checked_deadline(deadline_s)
@@ -413,7 +417,7 @@ class AsyncClient:
             self._timer.cancel()
         closed = ClosedError("the client was closed while this call was in flight", "Await calls before closing.")
         for pending in self._in_flight:
-            pending.fail(closed, quietly=True)
+            pending.fail(copy.copy(closed), quietly=True)  # raised by many, each with its own traceback
         self._in_flight.clear()
         self._routes.close()
 

@@ -10,6 +10,7 @@ from typing import Final, Literal, get_args
 
 from datacenter import options
 from datacenter.calls import Pending
+from datacenter.checks import FLAG, check, check_reconnect, seconds, whole
 from datacenter.errors import BadOptionError
 from datacenter.listening import reached_by_way_of
 from datacenter.routes.direct import Peer
@@ -38,7 +39,7 @@ class StateEvent:
 
 @dataclass(frozen=True)
 class ClientOptions:
-    """Named limits of a client. Seconds, milliseconds, counts."""
+    """Named limits of a client. Seconds, milliseconds, counts. Raises BadOptionError for a value that cannot work."""
 
     deadline_s: float = options.DEADLINE_S
     max_in_flight: int = options.MAX_IN_FLIGHT
@@ -50,6 +51,15 @@ class ClientOptions:
     relay_after_s: float = options.RELAY_AFTER_S
 
     def __post_init__(self) -> None:
+        check(
+            self,
+            deadline_s=seconds(above=0),
+            max_in_flight=whole(1),
+            max_resends=whole(),
+            insecure=FLAG,
+            relay_after_s=seconds(),
+        )
+        check_reconnect(self, self.reconnect_min_ms, self.reconnect_max_ms)
         if self.route not in get_args(RouteChoice):
             raise BadOptionError(f"route={self.route!r} is no route", "Use 'auto', 'direct' or 'relay'.")
 

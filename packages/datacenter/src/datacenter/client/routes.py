@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import logging
 import weakref
@@ -111,7 +112,7 @@ class Routes:
         for endpoint in route.endpoints:
             self.peers.unwant(endpoint)
         for pending in route.waiting:
-            self._fail(pending, error)
+            self._fail(pending, copy.copy(error))  # raised by many, each with its own traceback
 
     def _connect(self, endpoints: tuple[list[str], list[str]]) -> None:
         new, gone = endpoints

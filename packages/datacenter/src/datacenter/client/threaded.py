@@ -13,6 +13,7 @@ import asyncio
 import collections
 import concurrent.futures
 import contextlib
+import copy
 import functools
 import logging
 import os
@@ -212,7 +213,7 @@ class _Submissions:
             while True:
                 _, future = self._queue.popleft()
                 if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
+                    future.set_exception(copy.copy(error))
 
 
 def _close_parts(

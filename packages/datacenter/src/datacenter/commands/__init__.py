@@ -22,6 +22,7 @@ from datacenter.commands.up import up
 from datacenter.errors import (
     AddressError,
     AddressInUseError,
+    BadOptionError,
     BrokerUnreachableError,
     DatacenterError,
     InsecureAddressError,
@@ -29,7 +30,7 @@ from datacenter.errors import (
 )
 from datacenter.version import __version__
 
-USAGE = (AddressError, InsecureAddressError, NotServableError)
+USAGE = (AddressError, BadOptionError, InsecureAddressError, NotServableError)
 NOBODY_THERE = (BrokerUnreachableError, AddressInUseError)
 
 app = typer.Typer(

@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
+from datacenter.checks import MAX_SECONDS
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, seconds
 from datacenter.errors import BadArgumentsError
 
 RESERVED = ("returns", "deadline_s")  # parameters of Client.call itself
@@ -29,7 +30,13 @@ def call(
         None, metavar="[ARG | NAME=ARG]...", help="JSON values; what is not JSON is a string."
     ),
     deadline_s: float = typer.Option(
-        10.0, "--deadline-s", "-d", min=0.01, help="When the call ends at the latest (seconds)."
+        10.0,
+        "--deadline-s",
+        "-d",
+        min=0.01,
+        max=MAX_SECONDS,
+        callback=seconds,
+        help="When the call ends at the latest (seconds).",
     ),
     route: Route = typer.Option(
         Route.auto, help="To the instance, through the broker's relay, or direct where it can be reached."
@@ -76,7 +83,7 @@ def parse(arguments: list[str]) -> tuple[list[Any], dict[str, Any]]:
 def _value(word: str) -> Any:
     try:
         return json.loads(word)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of ten thousand brackets
         return word
 
 

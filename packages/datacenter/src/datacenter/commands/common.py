@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -39,6 +40,13 @@ EXECUTOR = "datacenter-executor"
 PATIENCE_S = 0.2
 LOOP_COST = 10  # uvloop's: epoll, io_uring, two pipes, eventfd, a socket pair, and one for a moment
 VERBOSE_OPTION = typer.Option(0, "--verbose", "-v", count=True, help="Say more on stderr; twice: every socket event.")
+
+
+def seconds(value: float) -> float:
+    """Callback of an option in seconds: a range alone lets `nan` pass."""
+    if math.isnan(value):
+        raise typer.BadParameter("nan is no number of seconds")
+    return value
 
 
 def set_up_logging(verbose: int) -> None:

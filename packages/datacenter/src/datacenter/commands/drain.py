@@ -10,7 +10,8 @@ import time
 
 import typer
 
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
+from datacenter.checks import MAX_SECONDS
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, seconds
 from datacenter.errors import DatacenterError, NoSuchServiceError
 from datacenter.session import Session
 from datacenter.wire import Instance, Resolution
@@ -23,7 +24,9 @@ def drain(
         metavar="SERVICE|INSTANCE_ID", help="All instances of a service, or one: `datacenter ls --json` shows the ids."
     ),
     wait: bool = typer.Option(True, help="Wait until they have left the registry."),
-    deadline_s: float = typer.Option(10.0, "--deadline-s", "-d", min=0.01, help="How long to wait (seconds)."),
+    deadline_s: float = typer.Option(
+        10.0, "--deadline-s", "-d", min=0.01, max=MAX_SECONDS, callback=seconds, help="How long to wait (seconds)."
+    ),
     broker: str = BROKER_OPTION,
     insecure: bool = INSECURE_OPTION,
     as_json: bool = typer.Option(False, "--json", help="One JSON object."),
@@ -95,7 +98,7 @@ def _show(service: Resolution, left: tuple[Instance, ...], as_json: bool) -> Non
         print(json.dumps({"schema": 1, "service": service.name, **rows}))
         return
     if not service.instances:
-        print(f"nobody serves {service.name} now", file=sys.stderr)
+        print(f"nobody serves {service.name} now; what was drained before may still finish its calls", file=sys.stderr)
     for instance in drained:
         print(f"drained {instance.id}  pid {instance.pid}  {instance.endpoint}")
     for instance in left:

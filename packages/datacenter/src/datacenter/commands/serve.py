@@ -9,8 +9,9 @@ import sys
 
 import typer
 
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
-from datacenter.dispatcher import ServiceOptions
+from datacenter.checks import MAX_SECONDS
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, seconds, set_up_logging
+from datacenter.dispatcher import MAX_THREADS, ServiceOptions
 from datacenter.errors import BrokerUnreachableError, NotServableError
 from datacenter.options import DRAIN_S, THREADS
 from datacenter.server import Server
@@ -29,9 +30,13 @@ def serve(
         "", metavar="tcp://HOST:PORT", help="What clients are told, if it is another address."
     ),
     insecure: bool = INSECURE_OPTION,
-    threads: int = typer.Option(THREADS, min=1, help="Threads for methods that are not async."),
+    threads: int = typer.Option(THREADS, min=1, max=MAX_THREADS, help="Threads for methods that are not async."),
     drain_s: float = typer.Option(
-        DRAIN_S, min=0, help="How long running calls may take to finish at the end (seconds)."
+        DRAIN_S,
+        min=0,
+        max=MAX_SECONDS,
+        callback=seconds,
+        help="How long running calls may take to finish at the end (seconds).",
     ),
     verbose: int = VERBOSE_OPTION,
 ) -> None:

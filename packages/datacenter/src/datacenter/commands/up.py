@@ -7,7 +7,8 @@ import sys
 
 import typer
 
-from datacenter.commands.common import INSECURE_OPTION, VERBOSE_OPTION, run, set_up_logging
+from datacenter.checks import DAY_S, LARGEST
+from datacenter.commands.common import INSECURE_OPTION, VERBOSE_OPTION, run, seconds, set_up_logging
 
 
 def up(
@@ -15,12 +16,16 @@ def up(
         "tcp://127.0.0.1:7700", "--listen", "-l", metavar="tcp://HOST:PORT", help="Where to listen."
     ),
     lease_s: float = typer.Option(
-        3.0, min=0.3, help="An instance that is silent for so long leaves the registry (seconds)."
+        3.0,
+        min=0.3,
+        max=DAY_S,
+        callback=seconds,
+        help="An instance that is silent for so long leaves the registry (seconds).",
     ),
     max_message_bytes: int = typer.Option(
-        16 * 1024 * 1024, min=1024, help="Largest call or result that clients may send."
+        16 * 1024 * 1024, min=1024, max=LARGEST, help="Largest call or result that clients may send."
     ),
-    max_sessions: int = typer.Option(10_000, min=1, help="Processes that may be connected at once."),
+    max_sessions: int = typer.Option(10_000, min=1, max=LARGEST, help="Processes that may be connected at once."),
     insecure: bool = INSECURE_OPTION,
     verbose: int = VERBOSE_OPTION,
 ) -> None:

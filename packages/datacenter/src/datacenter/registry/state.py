@@ -201,7 +201,7 @@ class Registry:
         if entry is None:
             raise NoSuchServiceError(
                 f"there is no service and no instance named {target!r}",
-                "See what there is: `datacenter ls`."
+                "See what there is: `datacenter ls`. An instance that was drained has left already."
                 if self.settled_at is None
                 else "The broker has just started; instances are still on their way back. Try again in some seconds.",
             )

@@ -54,6 +54,8 @@ def check_told(text: str) -> None:
 
 
 def _parse(text: str, binding: bool, resolve: bool = True) -> Address:
+    if not isinstance(text, str):
+        raise AddressError(f"{text!r} is no address.", _SHAPE)
     scheme, found, rest = text.partition("://")
     if not found or not rest or any(sign.isspace() or not sign.isprintable() for sign in text):
         raise AddressError(f"{text!r} is no address.", _SHAPE)
