@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import math
 import os
 import subprocess
@@ -86,6 +87,13 @@ def test_every_option_refuses_what_cannot_work(
         with pytest.raises(BadOptionError, match=rf"^{name}=.* cannot work: it must be .") as caught:
             kind(**{name: value})
         assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("kind", [entry[0] for entry in CLASSES])
+def test_no_option_is_forgotten(kind: type) -> None:
+    for field in dataclasses.fields(kind):
+        with pytest.raises(BadOptionError, match=f"^{field.name}="):
+            kind(**{field.name: object()})
 
 
 @pytest.mark.parametrize("kind", [ClientOptions, SessionOptions])
@@ -208,9 +216,15 @@ def test_a_copy_of_an_error_says_the_same_without_its_traceback() -> None:
 
 
 async def test_a_registration_that_is_refused_is_told_once(
-    broker: Broker, server: Server, until: Until, caplog: pytest.LogCaptureFixture
+    echo: Service, until: Until, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with AsyncClient(broker.endpoint) as client:
+    # Many heartbeats soon, and nobody loses a lease or a session meanwhile, however slow the machine is.
+    quick = BrokerOptions(heartbeat_s=0.1, missed_heartbeats=500, lease_s=60, grace_leases=0)
+    async with (
+        Broker("tcp://127.0.0.1:0", options=quick) as broker,
+        Server(echo, broker=broker.endpoint, options=NO_DRAIN),
+        AsyncClient(broker.endpoint) as client,
+    ):
         session = client._session
         (instance,) = (await client.resolve("echo")).instances
         taken = session.register("echo", "topic", msgspec.structs.replace(instance, id="another"))

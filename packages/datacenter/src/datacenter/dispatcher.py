@@ -45,6 +45,7 @@ from datacenter.threads import DaemonPool
 log = logging.getLogger("datacenter.service")
 MAX_ERROR_TEXT: Final = 4096
 MAX_THREADS: Final = 10_000
+MAX_BYTES: Final = 2**40
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ServiceOptions:
             max_in_flight=whole(1),
             max_outbox=whole(1),
             max_outbox_per_client=whole(1),
+            busy_outbox_bytes=whole(1, MAX_BYTES),
             threads=whole(1, MAX_THREADS),
             drain_s=seconds(),
             max_message_bytes=whole(1),
