@@ -143,6 +143,11 @@ MAX_KNOWN_NAMES: Final = option(
 MAX_WATCHES: Final = option(
     "broker", "max_watches", 10_000, "names", "", "Names that one session may watch.",
 )  # fmt: skip
+CONTROL_HIGH_WATER: Final = option(
+    "broker", "control_high_water", 20_000, "messages", "L",
+    "Messages queued for one session. Room for the answers to one that registers or watches as many names as it may, "
+    "at once; one that does not read is forgotten at the first message beyond it, and by its missed heartbeats.",
+)  # fmt: skip
 MAX_RUNNING: Final = option(
     "service", "max_in_flight", 10_000, "calls", "L",
     "Calls that run or wait at one serving process; the next is refused unexecuted (`busy`).",

@@ -54,6 +54,8 @@ __all__ = ["Session", "SessionOptions", "SessionState"]
 log = logging.getLogger("datacenter.session")
 T = TypeVar("T")
 
+#: what the broker has to know although nobody waits for its answer any more (a registration is asked for again)
+_LASTING = wire.Resolve | wire.Unwatch | wire.Unregister
 SessionState = Literal["connecting", "connected", "lost", "closed"]
 
 
@@ -117,8 +119,8 @@ class Session:
         """
 
         def ask() -> concurrent.futures.Future[int]:
-            self._registrations[instance.id] = Registration(name, type_, instance, on_drain)
-            return self._ask(lambda request: wire.Register(request, name, type_, instance))
+            registration = self._registrations[instance.id] = Registration(name, type_, instance, on_drain)
+            return self._ask_for(registration)
 
         return self._in_reactor(ask)
 
@@ -272,7 +274,7 @@ class Session:
             self._reopen_timer = self._reactor.loop.call_later(self._backoff.next(), self._open)
             return
         stream = LoopSocket(
-            owned, self._reactor.loop, self._on_message, on_writable=self._say_hello, on_malformed=self._on_malformed
+            owned, self._reactor.loop, self._on_message, on_writable=self._say_rest, on_malformed=self._on_malformed
         )
         self._connection = Connection(stream, time.monotonic())
         self._say_hello()
@@ -310,6 +312,23 @@ class Session:
         hello = wire.Hello(wire.PROTOCOL, __version__, os.getpid(), socket.gethostname(), _process_name())
         connection.hello_sent = self._send(hello)
         connection.last_received = time.monotonic()  # the broker's silence begins when it was spoken to
+
+    def _say(self, message: wire.ToBroker) -> None:
+        """Sends it now, or after what waits already, as soon as there is room."""
+        connection = self._connection
+        if connection is not None and (connection.unsent or not self._send(message)):
+            connection.unsent.append(message)
+
+    def _say_rest(self) -> None:
+        """There is room again."""
+        self._say_hello()
+        connection = self._connection
+        while connection is not None and connection.unsent:
+            message = connection.unsent[0]
+            wanted = isinstance(message, _LASTING) or getattr(message, "request", 0) in self._requests
+            if wanted and not self._send(message):
+                return
+            connection.unsent.popleft()
 
     def _send(self, message: wire.ToBroker) -> bool:
         connection = self._connection
@@ -383,7 +402,7 @@ class Session:
         message = build(self._next_request)
         self._requests[self._next_request] = Request(message, future, time.monotonic() + self.options.request_s)
         if self.welcome is not None:
-            self._send(message)
+            self._say(message)
         return future
 
     def _on_malformed(self, _routing_id: bytes) -> None:
@@ -418,7 +437,7 @@ class Session:
         self._problem = None
         self._backoff.reset()
         for request in self._requests.values():
-            self._send(request.message)
+            self._say(request.message)
         for registration in self._registrations.values():
             registration.problem = ""  # it is worth a line again
         self._register_again(only_unconfirmed=False)
@@ -431,12 +450,18 @@ class Session:
         for registration in self._registrations.values():
             if not only_unconfirmed or registration.epoch is None:
                 registration.epoch = None
-                self._ask_quietly(registration)
+                if registration.request not in self._requests:  # else it has been said, or waits for room
+                    self._ask_quietly(registration)
+
+    def _ask_for(self, registration: Registration) -> concurrent.futures.Future[int]:
+        def build(request: int) -> wire.Register:
+            registration.request = request
+            return wire.Register(request, registration.name, registration.type, registration.instance)
+
+        return self._ask(build)
 
     def _ask_quietly(self, registration: Registration) -> None:
-        asked = self._ask(
-            lambda request: wire.Register(request, registration.name, registration.type, registration.instance)
-        )
+        asked = self._ask_for(registration)
 
         def answered(future: concurrent.futures.Future[int]) -> None:
             problem = "" if future.cancelled() or future.exception() is None else str(future.exception())
@@ -451,6 +476,7 @@ class Session:
         if connection is not None and connection.welcome is not None:
             connection.welcome = None
             connection.hello_sent = False
+            connection.unsent.clear()  # all is said again after the Welcome
             self._say_hello()
 
     def _registered(self, message: wire.Registered) -> None:
@@ -513,7 +539,7 @@ class Session:
 
     def _nobody_watches(self, name: str) -> None:
         if self.welcome is not None:
-            self._send(wire.Unwatch(name))
+            self._say(wire.Unwatch(name))
 
     def _no_relay(self, message: wire.NoRelay) -> None:
         self._watches.tell((message.name, message.type), NoRelayError(message.message, message.hint))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,7 @@ class Registration:
     on_drain: Callable[[], object]
     epoch: int | None = None
     problem: str = ""  # why the broker does not register it, as it was logged last
+    request: int = 0  # the latest that asked for it
 
 
 class Connection:
@@ -59,5 +61,7 @@ class Connection:
         self.stream = stream
         self.welcome: wire.Welcome | None = None
         self.hello_sent = False
+        #: what found no room, in order. Its bound: a broker that does not read is soon silent, and the connection ends
+        self.unsent: deque[wire.ToBroker] = deque()
         self.last_sent = now
         self.last_received = now

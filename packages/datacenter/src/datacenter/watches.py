@@ -10,7 +10,7 @@ import concurrent.futures
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, get_args
 
 from datacenter import wire
 from datacenter.errors import DatacenterError, wrong_type
@@ -18,6 +18,8 @@ from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.session")
 
+#: names are looked up by type: a process may watch thousands
+_TYPES: Final[tuple[ServiceType, ...]] = get_args(ServiceType)
 Listener = Callable[[Resolution | DatacenterError], None]
 
 
@@ -62,7 +64,7 @@ class Watches:
         watch.listeners.remove(listener)
         if not watch.listeners:
             del self._watches[name, type_]
-            if not any(watched == name for watched, _ in self._watches):
+            if not any((name, other) in self._watches for other in _TYPES):
                 self._tell_broker(name)
 
     def want_relay(self, name: str, type_: ServiceType) -> None:
@@ -80,8 +82,11 @@ class Watches:
     def update(self, resolution: Resolution) -> None:
         """Takes over what a name stands for now, and tells those who watch it."""
         registered = resolution.state not in ("unknown", "settling")
-        for key in [key for key in self._watches if key[0] == resolution.name]:
-            watch = self._watches[key]
+        for type_ in _TYPES:
+            key = resolution.name, type_
+            watch = self._watches.get(key)
+            if watch is None:
+                continue
             if registered and key[1] != resolution.type:
                 self.tell(key, wrong_type(resolution.name, resolution.type, key[1]))
                 continue

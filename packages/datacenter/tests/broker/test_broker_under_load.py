@@ -19,7 +19,7 @@ from datacenter.wire import Instance, Resolution
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
 
 FAST = BrokerOptions(heartbeat_s=0.2, lease_s=0.6, grace_leases=0.0)
-PATIENT = BrokerOptions(heartbeat_s=1.0, lease_s=3.0, grace_leases=0.0)
+PATIENT = BrokerOptions(heartbeat_s=1.0, lease_s=3.0, grace_leases=0.0, control_high_water=1000)
 DEADLINE_S = 20.0
 
 
@@ -78,6 +78,49 @@ async def test_a_session_that_missed_a_change_introduces_itself_again_and_is_up_
         latest = registry.resolve("news", "rpc").version
         await until(lambda: told and getattr(told[-1], "version", 0) == latest, "it knows the latest")
         assert (broker.statistics()["sessions"], broker.statistics()["watchers"]) == (1, 1)
+
+
+async def test_thousands_of_registrations_wait_for_a_broker_that_is_busy_and_are_said_once() -> None:
+    options = BrokerOptions(heartbeat_s=10.0, lease_s=30.0, grace_leases=0.0)
+    async with Broker("tcp://127.0.0.1:0", options=options) as broker, AsyncClient(broker.endpoint) as client:
+        session = client._session
+        await asyncio.to_thread(session.wait_connected, DEADLINE_S)
+        # More than both high-water marks and the kernel's buffers hold. Until the next await the broker reads nothing.
+        big = {"description": "x" * 20_000}
+        told = [
+            session.register(f"name-{number}", "rpc", Instance(f"i{number}", "tcp://127.0.0.1:9", metadata=big))
+            for number in range(3000)
+        ]
+        end = time.monotonic() + DEADLINE_S
+        while not (session._connection and session._connection.unsent):
+            assert time.monotonic() < end, "not all of them found room"
+        client._runtime.reactor.call(lambda: session._register_again(only_unconfirmed=True))  # as a heartbeat does
+        epochs = await asyncio.gather(*map(asyncio.wrap_future, told))
+        assert len(set(epochs)) == 3000
+        counts = broker.statistics()
+        assert (counts["instances"], counts["undeliverable"], counts["sessions"]) == (3000, 0, 1)
+        assert counts["received"] < 3010
+
+
+async def test_a_session_that_is_told_of_thousands_at_once_is_not_forgotten(until: Until) -> None:
+    gate = threading.Event()
+    options = BrokerOptions(heartbeat_s=10.0, lease_s=30.0, grace_leases=0.0)
+    async with Broker("tcp://127.0.0.1:0", options=options) as broker, AsyncClient(broker.endpoint) as client:
+        told: list[Resolution | DatacenterError] = []
+        client._session.watch("news", "rpc", told.append)
+        await until(lambda: broker.statistics()["watchers"] == 1, "it watches")
+        client._runtime.reactor.call(gate.wait, DEADLINE_S)  # busy with something else
+        try:
+            for turn in range(8000):
+                instance = Instance("i", "tcp://127.0.0.1:9", metadata={"turn": str(turn), "news": "x" * 4000})
+                _, changes = broker.sessions.registry.register(time.monotonic(), "x", "news", "rpc", instance)
+                broker._send(broker.sessions.tell(changes))
+        finally:
+            gate.set()
+        latest = broker.sessions.registry.resolve("news", "rpc").version
+        await until(lambda: getattr(told[-1], "version", 0) == latest, "it is told of the last")
+        assert [getattr(news, "state", "") for news in told].count("live") == 8000
+        assert broker.statistics()["undeliverable"] == 0
 
 
 @pytest.mark.parametrize(

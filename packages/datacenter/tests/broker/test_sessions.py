@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from datacenter import wire
 from datacenter.broker.sessions import RelayOrder, Sessions
 from datacenter.errors import RegistryFullError
@@ -37,6 +39,32 @@ def test_any_message_renews_the_leases_of_its_session() -> None:
     assert sessions.registry.resolve("a", "rpc").state == "live"
     sessions.tick(5.0)
     assert sessions.registry.resolve("a", "rpc").state == "away"
+
+
+def test_the_leases_of_a_session_that_is_gone_run_from_its_last_message() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    sessions.received(0.0, b"x", register())
+    sessions.received(2.0, b"x", wire.Heartbeat())
+    sessions.gone(b"x")
+    sessions.received(2.5, b"x", HELLO)  # it is back, and has not registered yet
+    sessions.tick(4.9)
+    assert sessions.registry.resolve("a", "rpc").state == "live"
+    sessions.tick(5.0)
+    assert sessions.registry.resolve("a", "rpc").state == "away"
+
+
+def test_a_message_costs_the_same_however_many_instances_its_session_has() -> None:
+    sessions = make()
+    sessions.received(0.0, b"x", HELLO)
+    began = time.process_time()
+    for number in range(5_000):
+        sessions.received(0.0, b"x", register(number, f"name-{number}"))
+    for _ in range(5_000):
+        sessions.received(2.0, b"x", wire.Heartbeat())
+    sessions.tick(4.9)
+    assert sessions.registry.statistics()["instances"] == 5_000
+    assert time.process_time() - began < 5  # 0.1 s; one that renews each lease takes 20 s
 
 
 def test_a_silent_session_is_forgotten_with_its_watches() -> None:

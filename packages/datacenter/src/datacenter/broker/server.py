@@ -50,6 +50,7 @@ class BrokerOptions:
     max_control_bytes: int = options.MAX_CONTROL_BYTES
     max_sessions: int = options.MAX_SESSIONS
     max_instances: int = options.MAX_INSTANCES
+    control_high_water: int = options.CONTROL_HIGH_WATER
     #: None: as `max_message_bytes` says, else their defaults
     relays: RelayManagerOptions | None = None
 
@@ -108,6 +109,7 @@ class Broker:
                 zmq.ROUTER,
                 owner="broker control",
                 router_mandatory=True,
+                send_high_water=limits.control_high_water,
                 max_message_bytes=limits.max_control_bytes,
                 linger_ms=options.GOODBYE_LINGER_MS,
             )

@@ -15,6 +15,7 @@ was itself silent for too long (SIGSTOP, a suspended laptop) and has lost its le
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from datacenter import wire
@@ -69,8 +70,7 @@ class Sessions:
         if process is None:
             return [] if isinstance(message, wire.Bye) else [(who, wire.Reintroduce())]
         process.last_received = now
-        self.processes.move_to_end(who)
-        self.registry.renew(now, process.instances)
+        self.processes.move_to_end(who)  # its leases are renewed when they would end: see _heard
         answers: Answers
         try:
             match message:
@@ -112,7 +112,7 @@ class Sessions:
         """What is due: leases that end, sessions that are silent for too long, heartbeats to those who heard nothing
         else.
         """
-        answers = self.tell(self.registry.expire(now))
+        answers = self.tell(self.registry.expire(now, self._heard))
         silence_s = self.welcome.heartbeat_s * self.welcome.missed_heartbeats
         while self.processes:
             who, process = next(iter(self.processes.items()))
@@ -212,7 +212,15 @@ class Sessions:
         self.registry.forget_watcher(who)
         for name in [name for name, wanted in self._relay_wanted.items() if who in wanted]:
             self._unwant_relay(who, name)
-        return self.processes.pop(who, None)
+        process = self.processes.pop(who, None)
+        if process is not None:
+            self.registry.renew(process.last_received, process.instances)
+        return process
+
+    def _heard(self, owner: Hashable, instance_id: str) -> float:
+        """When this instance's session was heard: a message renews all its leases, of which there may be thousands."""
+        process = self.processes.get(owner) if isinstance(owner, bytes) else None
+        return process.last_received if process is not None and instance_id in process.instances else float("-inf")
 
     def _note_sent(self, now: float, answers: Answers) -> Answers:
         for who, _ in answers:

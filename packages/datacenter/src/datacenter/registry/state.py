@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -139,9 +139,12 @@ class Registry:
             if lease is not None:
                 lease.ends_at = max(lease.ends_at, ends_at)
 
-    def expire(self, now: float) -> list[Change]:
+    def expire(self, now: float, heard: Callable[[Hashable, str], float] | None = None) -> list[Change]:
         """Takes out every instance whose lease has ended; when settling ends, tells those who wait for names that
         never came.
+
+        heard(owner, instance id): when a sign of life renewed this lease last, for a caller who does not want to call
+        `renew` for each of an owner's many instances at each of its many messages. It is asked when a lease would end.
         """
         changes: list[Change] = []
         while self._ends and self._ends[0][0] <= now:
@@ -149,6 +152,8 @@ class Registry:
             lease = self._leases.get(instance_id)
             if lease is None or lease.entry != entry:
                 continue
+            if heard is not None:
+                lease.ends_at = max(lease.ends_at, heard(lease.owner, instance_id) + self.lease_s)
             if lease.ends_at <= now:
                 changes += self._remove(instance_id)
             else:
