@@ -35,7 +35,8 @@ types: $(STAMP)
 	@$(BIN)/mypy packages/leakline/src packages/datacenter/src bench casebook
 
 unit: $(STAMP) native
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone"
+	@$(BIN)/pytest -q -m alone
 
 native: $(STAMP) ## build the C libraries in place
 	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder || exit; done

@@ -31,6 +31,8 @@ ACCOUNT = """
 import os
 from datacenter import Service
 
+pytestmark = pytest.mark.alone
+
 account = Service("account")
 log = os.open("executed", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

@@ -22,6 +22,8 @@ WORK = """
 import asyncio, os
 from datacenter import Service
 
+pytestmark = pytest.mark.alone
+
 work = Service("work")
 other = Service("other")
 

@@ -17,6 +17,8 @@ from leakline.observe import Observation, Report, observe
 from leakline.reports import terminal
 from leakline.reports.style import Style
 
+pytestmark = pytest.mark.alone
+
 SECONDS = 6.0
 KINDS = (
     "file",

@@ -6,7 +6,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from datacenter.testing import Launcher
+
+pytestmark = pytest.mark.alone
 
 FORKING = Path(__file__).with_name("forking.py")
 

@@ -17,6 +17,8 @@ from datacenter.sockets import runtime_directory
 from datacenter.sockets.ledger_compare import compare, fits
 from leakline.recorder import Entry
 
+pytestmark = pytest.mark.alone
+
 PROGRAMS = Path(__file__).parent / "ledger_programs"
 
 

@@ -16,6 +16,8 @@ import errno, os, select, socket, sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from control import Control
+
+pytestmark = pytest.mark.alone
 control = Control(Path(os.environ["TORTURE_CONTROL"]))
 
 def numbers(makers):

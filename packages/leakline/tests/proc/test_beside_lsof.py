@@ -9,7 +9,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from leakline import proc
+
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[4]
 DESCRIPTORS = 2_000
