@@ -24,15 +24,15 @@ from datacenter import AsyncClient, ClientOptions
 from datacenter.errors import DeadlineError, LostError
 from datacenter.testing import Launcher, free_port
 
+pytestmark = pytest.mark.alone
+
+
 RESETS = 100
 CALLS = 40  # at each
 WITHOUT_PAUSE = ClientOptions(route="direct", reconnect_min_ms=1, reconnect_max_ms=2)
 ACCOUNT = """
 import os
 from datacenter import Service
-
-pytestmark = pytest.mark.alone
-
 account = Service("account")
 log = os.open("executed", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 

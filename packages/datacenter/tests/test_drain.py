@@ -16,14 +16,14 @@ from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, Serv
 from datacenter.client.route import RouteChoice
 from datacenter.testing import Launcher, Process, RunningBroker, RunningService
 
+pytestmark = pytest.mark.alone
+
+
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
 
 WORK = """
 import asyncio, os
 from datacenter import Service
-
-pytestmark = pytest.mark.alone
-
 work = Service("work")
 other = Service("other")
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
+
 HERE = Path(__file__).parent
 PROGRAM = """
 import errno, os, select, socket, sys
 sys.path.insert(0, {here!r})
 from pathlib import Path
 from control import Control
-
-pytestmark = pytest.mark.alone
 control = Control(Path(os.environ["TORTURE_CONTROL"]))
 
 def numbers(makers):

@@ -65,6 +65,7 @@ class BrokerOptions:
             max_control_bytes=whole(1),
             max_sessions=whole(1),
             max_instances=whole(1),
+            control_high_water=whole(1),
             relays=instance_of(RelayManagerOptions, or_none=True),
         )
 
