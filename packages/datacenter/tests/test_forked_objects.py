@@ -157,9 +157,11 @@ def test_a_child_of_the_loop_looks_at_no_socket_of_its_parents(loop: str) -> Non
     )
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-def test_a_child_may_go_on_in_the_inherited_loop(loop: str) -> None:
-    """With all that was scheduled in it: no socket of the parent's is looked at, where a receive would never return."""
+def test_a_child_may_go_on_in_the_inherited_loop() -> None:
+    """With all that was scheduled in it: no socket of the parent's is looked at, where a receive would never return.
+
+    Not with uvloop: libuv's io_uring is shared with the parent, which aborts then (docs/fork.md).
+    """
     run(
         """
     loop = asyncio.new_event_loop()
@@ -193,8 +195,7 @@ def test_a_child_may_go_on_in_the_inherited_loop(loop: str) -> None:
             await thing.close()
     run(end())
     loop.close()
-    """,
-        loop,
+    """
     )
 
 
