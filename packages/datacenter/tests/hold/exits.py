@@ -36,7 +36,7 @@ PROGRAMS = Path(__file__).parent
 
 from exit_services import HOLDERS  # noqa: E402
 from exiting import ASYNC_WAYS, WAYS  # noqa: E402
-from figures import distribution, finish, kinds, wait_for, wait_for_kinds  # noqa: E402
+from figures import distribution, finish, kinds_at_rest, wait_for, wait_for_kinds  # noqa: E402
 
 from datacenter.options import CLOSE_DEADLINE_S, DRAIN_S  # noqa: E402
 from datacenter.testing import Launcher, NotReadyError, Process, free_port  # noqa: E402
@@ -262,7 +262,7 @@ class Round:
         self.broker = launch.broker()
         self.service = launch.service("shop:shop", self.broker)
         self.port = int(self.broker.address.rpartition(":")[2])
-        self.before = {process: kinds(process.pid) for process in (self.broker, self.service)}
+        self.before = {process: kinds_at_rest(process.pid) for process in (self.broker, self.service)}
         self.subjects = [self._start(choice) for choice in choices]
         for subject in self.subjects:
             with telling_where(subject):

@@ -24,6 +24,18 @@ def kinds(pid: int) -> dict[str, int]:
     return dict(sorted(proc.kinds(pid).items()))
 
 
+def kinds_at_rest(pid: int, rest_s: float = 0.5, deadline_s: float = 15.0) -> dict[str, int]:
+    """The kinds of a process once they have been the same for `rest_s`: what it opens for a moment only, as a listener
+    that looks its epoll entry up in fdinfo does, is no baseline.
+    """
+    seen, since, end = kinds(pid), time.monotonic(), time.monotonic() + deadline_s
+    while (now := time.monotonic()) - since < rest_s and now < end:
+        time.sleep(0.02)
+        if (found := kinds(pid)) != seen:
+            seen, since = found, time.monotonic()
+    return seen
+
+
 def ledger_faults(pid: int) -> list[str]:
     """How a process's ledger differs from /proc; [] if it is exact and they are equal but for what the process was
     started with (0, 1, 2) and files.

@@ -21,7 +21,7 @@ from typing import Any
 
 import garbage
 import zmq
-from figures import finish, kinds, ledger_faults, resident_kib, wait_for_kinds
+from figures import finish, kinds_at_rest, ledger_faults, resident_kib, wait_for_kinds
 
 from datacenter import Client, wire
 from datacenter.testing import Launcher, Process
@@ -41,7 +41,7 @@ class Target:
         self.address = address
         self.process = process
         self.message = message
-        self.kinds = kinds(process.pid)
+        self.kinds = kinds_at_rest(process.pid)
         self.resident_kib = resident_kib(process.pid)
         self.replies = 0
 

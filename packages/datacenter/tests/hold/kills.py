@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import accounts
-from figures import finish, kinds, ledger_faults, wait_for_kinds
+from figures import finish, kinds_at_rest, ledger_faults, wait_for_kinds
 
 from datacenter.testing import Launcher, Process, RunningBroker, RunningService, free_port
 
@@ -96,7 +96,10 @@ def check(kills: int, routes: list[str]) -> list[str]:
             before = {}
             for route, client in play.clients.items():
                 accounts.rest(client)
-                before[route] = (kinds(client.pid), ledger_faults(client.pid))  # its loop is its own, in no ledger
+                before[route] = (
+                    kinds_at_rest(client.pid),
+                    ledger_faults(client.pid),
+                )  # its loop is its own, in no ledger
                 client.tell("go")
             began = time.monotonic()
             for number in range(kills):

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import zmq
-from figures import finish, kinds, ledger_faults, wait_for_kinds
+from figures import finish, kinds, kinds_at_rest, ledger_faults, wait_for_kinds
 
 from datacenter import wire
 from datacenter.testing import Launcher, Process
@@ -121,7 +121,7 @@ def attack(target: Target, control: Target, launcher: Launcher, peers: int, seco
         clients = [Peer(context, target) for _ in range(CLIENTS)]
         others = [Peer(context, control) for _ in range(CLIENTS)]
         measure(clients + others, 1.0)
-        before = kinds(target.process.pid)
+        before = kinds_at_rest(target.process.pid)
         normal, lost = measure(clients, max(3.0, seconds / 2))
         host, _, port = target.address.removeprefix("tcp://").rpartition(":")
         flood = launcher.python(str(PROGRAMS / "flood.py"), host, port, str(peers))

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from figures import Sampler, distribution, finish, kinds, ledger_faults, wait_for_kinds
+from figures import Sampler, distribution, finish, kinds_at_rest, ledger_faults, wait_for_kinds
 
 from datacenter.testing import Launcher, Process, RunningBroker, RunningService, free_port
 
@@ -108,9 +108,9 @@ def check(service_outages: int, broker_outages: int, longest_pause_s: float) -> 
         play = Outages(launch, sampler, longest_pause_s)
         play.rest()
         before = {
-            "client": kinds(play.client.pid),
-            "broker": kinds(play.broker.pid),
-            "service": kinds(play.service.pid),
+            "client": kinds_at_rest(play.client.pid),
+            "broker": kinds_at_rest(play.broker.pid),
+            "service": kinds_at_rest(play.service.pid),
         }
         play.client.tell("go")
         began = time.monotonic()

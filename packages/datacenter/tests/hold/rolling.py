@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 import accounts
-from figures import distribution, finish, kinds, wait_for, wait_for_kinds
+from figures import distribution, finish, kinds_at_rest, wait_for, wait_for_kinds
 
 from datacenter.testing import Launcher, Process, RunningService
 
@@ -89,7 +89,7 @@ def check(rounds: int, routes: list[str], in_flight: int) -> list[str]:
             before = {}
             for route, client in play.clients.items():
                 accounts.rest(client)
-                before[route] = kinds(client.pid)
+                before[route] = kinds_at_rest(client.pid)
                 client.tell("go")
             began = time.monotonic()
             for _ in range(rounds):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from figures import distribution, finish, kinds, ledger_faults, wait_for_kinds
+from figures import distribution, finish, kinds_at_rest, ledger_faults, wait_for_kinds
 
 from datacenter.testing import Launcher, Process, namespaces
 
@@ -111,7 +111,7 @@ def check(way: str, rounds: int) -> list[str]:
         if spaces:
             vanish, come_back = spaces.cut, spaces.mend
         play.rest()
-        before = {name: kinds(process.pid) for name, process in play.actors().items()}
+        before = {name: kinds_at_rest(process.pid) for name, process in play.actors().items()}
         for number in range(rounds):
             play.client.tell("go")
             during = play.round(vanish, come_back)
