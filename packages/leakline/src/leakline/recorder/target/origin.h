@@ -1,0 +1,71 @@
+/* Where a call came from: the native and the Python frames of the calling thread, as raw numbers. Names are found later, by another
+ * process (leakline/recorder/origins.py).
+ *
+ * Everything here runs inside somebody else's program, in any thread, also in signal handlers: it allocates nothing, takes no lock
+ * that the program could hold (nor Python's GIL), keeps errno, and never faults, whatever the stack looks like.
+ */
+#ifndef LEAKLINE_ORIGIN_H
+#define LEAKLINE_ORIGIN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define LEAKLINE_NATIVE_FRAMES 48
+#define LEAKLINE_PYTHON_FRAMES 32
+
+/* Why a stack is not whole. */
+enum {
+    LEAKLINE_NATIVE_CUT = 1,    /* more native frames than LEAKLINE_NATIVE_FRAMES */
+    LEAKLINE_PYTHON_CUT = 2,    /* more Python frames than LEAKLINE_PYTHON_FRAMES */
+    LEAKLINE_NATIVE_BROKEN = 4, /* the walk met a frame that no rule describes (JIT code, a corrupt frame pointer) */
+    LEAKLINE_PYTHON_BROKEN = 8, /* a Python frame could not be read */
+};
+
+/* The registers of the function that called an intercepted one, at that call. */
+struct leakline_registers {
+    uintptr_t pc; /* return address: the first frame */
+    uintptr_t sp; /* the caller's stack pointer after the return */
+    uintptr_t fp; /* the caller's frame pointer register (rbp, x29), whatever it is used for */
+};
+
+/* To be used in the intercepted function itself, which must be compiled with -fno-omit-frame-pointer. */
+#define LEAKLINE_CALLER                                                                                                            \
+    ((struct leakline_registers){.pc = (uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)),                     \
+                                 .sp = (uintptr_t)__builtin_frame_address(0) + 16,                                                 \
+                                 .fp = *(uintptr_t *)__builtin_frame_address(0)})
+
+/* One Python frame. `code` is the number of a code object in the recording (python_code.h), 0 if it could not be read. */
+struct leakline_python_frame {
+    uint32_t code;
+    int32_t instruction; /* offset into the byte code, in bytes, of the instruction that runs; -1 if not known */
+    uint32_t entry;      /* 1: the outermost Python frame of one run of the interpreter's loop; its caller is a native frame */
+    uint32_t reserved;
+};
+
+struct leakline_origin {
+    uint16_t native_count, python_count;
+    uint32_t flags;
+    uint64_t generation; /* of the loaded libraries (leakline_libraries_generation()) when it was captured */
+    uintptr_t native[LEAKLINE_NATIVE_FRAMES]; /* return addresses, innermost first */
+    struct leakline_python_frame python[LEAKLINE_PYTHON_FRAMES]; /* innermost first */
+};
+
+/* --- unwind.c: native frames. */
+
+/* To be called once, from the constructor, before the others: finds what needs the loader. */
+void leakline_unwind_prepare(void);
+/* Walks the calling thread's stack. Fills native, native_count, generation and the flags NATIVE_*. */
+void leakline_unwind(const struct leakline_registers *from, struct leakline_origin *origin);
+/* Grows when libraries were loaded or unloaded: equal addresses of different generations may be different functions. */
+uint64_t leakline_libraries_generation(void);
+
+/* --- python_frames.c: Python frames. */
+
+/* Finds a Python interpreter in the process and how its frames are laid out; cheap when it is known. To be called from the constructor and
+ * when libraries were loaded. */
+void leakline_python_prepare(void);
+/* Fills python, python_count and the flags PYTHON_*; nothing when the process has no (known) Python or the thread none. */
+void leakline_python(struct leakline_origin *origin);
+
+#endif
