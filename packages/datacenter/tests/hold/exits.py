@@ -144,7 +144,7 @@ class Subject:
             foreign = [
                 line
                 for line in ERROR_LINE.findall(errors)
-                if not re.match("Keyboard|Cancelled|SystemExit|Exception ignored", line)
+                if not re.match("Keyboard|Cancelled|GeneratorExit|SystemExit|Exception ignored", line)
             ]
             return [word for word in ABORTS if word in errors] + foreign
         found = [word for word in COMPLAINTS if word in errors]
@@ -376,7 +376,7 @@ def check(runs: int, seed: int, parallel: int, only: str) -> list[str]:
             done += len(took)
             print(f"{done} runs, {len(faults)} faults, {time.monotonic() - began:.0f} s", flush=True)
             for fault in wrong:
-                print(f"  {fault.splitlines()[0]}", flush=True)
+                print(f"  {fault}", flush=True)
     for holder, values in sorted(seconds.items()):
         print(f"{holder:32} {distribution(values)}")
     print(f"{'all':32} {distribution([value for values in seconds.values() for value in values])}")
