@@ -1,4 +1,7 @@
-"""What the tests of datacenter share: a broker, a server, a client, and the rule that every test ends as it began."""
+"""What the tests of datacenter share: a broker, a server, a client, and the rule that every test ends as it began.
+
+They import the modules beside this one (forwarder.py) by name.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import asyncio
 import contextlib
 import gc
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +20,8 @@ from datacenter import AsyncClient, Broker, BrokerOptions, ClientOptions, Server
 from datacenter.sockets.ledger import Ledger
 
 DEADLINE_S = 20.0
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 def descriptors() -> dict[int, str]:

@@ -8,11 +8,7 @@ connection of the same socket by itself, and calls were sent on it, before the c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
-import socket
-import struct
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +19,7 @@ import pytest
 from datacenter import AsyncClient, ClientOptions
 from datacenter.errors import DeadlineError, LostError
 from datacenter.testing import Launcher, free_port
+from forwarder import Forwarder
 
 pytestmark = pytest.mark.alone
 
@@ -42,77 +39,6 @@ async def pay(call: int, payload: bytes) -> int:
     os.write(log, f"{call}\\n".encode())
     return call
 """
-
-
-class Forwarder:
-    """Takes connections at `port` and forwards them to `target`, in a thread of its own. Thread-safe."""
-
-    def __init__(self, target: int) -> None:
-        self.target = target
-        self.accepted = 0
-        self._writers: list[asyncio.StreamWriter] = []
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self.port = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
-
-    async def _start(self) -> int:
-        self._forwarding = asyncio.Event()
-        self._forwarding.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return int(self._server.sockets[0].getsockname()[1])
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.accepted += 1
-        there, to_there = await asyncio.open_connection("127.0.0.1", self.target)
-        for end in (writer, to_there):
-            end.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._writers += [writer, to_there]
-        for source, sink, held in ((reader, to_there, True), (there, writer, False)):
-            task = self._loop.create_task(self._copy(source, sink, held))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _copy(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, held: bool) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await source.read(65536):
-                if held:
-                    await self._forwarding.wait()
-                sink.write(data)
-                await sink.drain()
-        sink.transport.abort()
-
-    def hold(self) -> None:
-        """What the client sends is not forwarded until the next reset, after which it is lost."""
-        self._loop.call_soon_threadsafe(self._forwarding.clear)
-
-    def reset(self) -> None:
-        """Every connection ends with a RST, on both sides."""
-        done = threading.Event()
-
-        def abort() -> None:
-            writers, self._writers = self._writers, []
-            for writer in writers:
-                writer.transport.abort()
-            self._loop.call_later(0.001, self._forwarding.set)
-            done.set()
-
-        self._loop.call_soon_threadsafe(abort)
-        assert done.wait(10)
-
-    def close(self) -> None:
-        async def end() -> None:
-            self._server.close()
-            for task in tuple(self._tasks):
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-        self.reset()
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(10)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
 
 
 @pytest.fixture
