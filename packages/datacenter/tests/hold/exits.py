@@ -54,6 +54,7 @@ ABORTS = ("Assertion", "Aborted", "Fatal", "WRONG", "Segmentation")
 COMPLAINTS = (*ABORTS, "Traceback", "Exception ignored", "ResourceWarning", "never awaited", "never retrieved",
               "was destroyed", "ERROR ")  # fmt: skip
 UNCLOSED = re.compile(r"not closed within|did not|could not be closed|left open")
+SWALLOWED = re.compile(r"Exception ignored in: .*__del__(?s:.)*?^KeyboardInterrupt", re.MULTILINE)
 LOG_LINE = re.compile(r"^INFO datacenter\S* closed at exit in \d+ ms: .*$", re.MULTILINE)
 ERROR_LINE = re.compile(r"^(?:\w+\.)*(\w*(?:Error|Exception|Exit|Interrupt)\b.*)$", re.MULTILINE)
 
@@ -92,6 +93,7 @@ class Subject:
     def __init__(self, choice: Choice, process: Process) -> None:
         self.choice = choice
         self.process = process
+        self.dropped = False  # the first interrupt, by Python
 
     def end(self, chance: random.Random) -> tuple[float, int]:
         """(seconds from the trigger to the end, status)."""
@@ -103,6 +105,9 @@ class Subject:
             if way == "SIGINT-twice":
                 time.sleep(chance.uniform(0, 0.1))
                 self.process.signal(signal.SIGINT)
+            if self._swallowed():
+                at = time.monotonic()
+                self.process.signal(signal.SIGINT)
             status = self.process.wait(HANG_S)
             return time.monotonic() - at, status
         self.process.tell("leave")
@@ -110,6 +115,20 @@ class Subject:
         ended = time.monotonic()
         _, found = self.process.wait_line(r"^leaving (\S+)")
         return ended - float(found[1]), status
+
+    def _swallowed(self) -> bool:
+        """Whether Python dropped the interrupt, as it does with every exception in a finaliser, saying so: a person
+        presses Ctrl-C once more.
+        """
+        if "SIGINT" not in self.choice.way or self.choice.is_command:
+            return False
+        end = time.monotonic() + self.bound_s
+        while self.process.running and time.monotonic() < end:
+            if SWALLOWED.search(self.process.errors):
+                self.dropped = True
+                return True
+            time.sleep(0.01)
+        return False
 
     @property
     def bound_s(self) -> float:
@@ -139,7 +158,7 @@ class Subject:
             return [word for word in COMPLAINTS if word in errors]
         holder, way = HOLDERS[self.choice.holder], self.choice.way
         _, last = {**WAYS, **ASYNC_WAYS}[way]
-        if way in ("SIGINT-twice", "SIGINT-at-exit"):
+        if way in ("SIGINT-twice", "SIGINT-at-exit") or self.dropped:
             # Python tells wherever the second one arrives; asyncio, what it could not finish.
             foreign = [
                 line
