@@ -67,5 +67,15 @@ uint64_t leakline_libraries_generation(void);
 void leakline_python_prepare(void);
 /* Fills python, python_count and the flags PYTHON_*; nothing when the process has no (known) Python or the thread none. */
 void leakline_python(struct leakline_origin *origin);
+/* To be called when a recording begins, also in a child after fork: the numbers of code objects are those of the recording before. */
+void leakline_python_forget(void);
+/* The interpreter's version as PY_VERSION_HEX (0x030b07f0); 0 when the process has none whose frames can be read. */
+uint32_t leakline_python_version(void);
+/* Where the interpreter's evaluation function lies, [start, end), with the parts that the compiler split off. Returns how many were
+ * stored; 0 when its symbols do not tell: then names decide (recorder/origins.py). */
+struct leakline_range {
+    uintptr_t start, end;
+};
+size_t leakline_python_eval_ranges(struct leakline_range *ranges, size_t room);
 
 #endif

@@ -1,0 +1,201 @@
+/* The Python frames of the calling thread, read from CPython's own structures: no GIL, no reference counts, no allocation.
+ *
+ * The hook runs without the GIL in nearly every call (CPython gives it up around its system calls), so nothing of Python's API can be
+ * used but what reads one word. A thread's own frames hold still while it is outside of the evaluation loop.
+ */
+#define _GNU_SOURCE
+#include "origin.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "python_code.h"
+#include "python_interpreter.h"
+#include "python_reading.h"
+
+enum { SHIMS = 2, INTERPRETERS = 64, THREADS = 1024, KNOWN = 8 };
+
+/* Each interpreter that was found stays where it is, as other threads may be reading it; a process that loads and unloads more of them
+ * is told apart by none. */
+static struct leakline_python known[KNOWN];
+static atomic_uint known_count;
+static _Atomic(struct leakline_python *) current;
+static atomic_flag preparing = ATOMIC_FLAG_INIT;
+static _Atomic uint64_t prepared_generation;
+
+void leakline_python_prepare(void) {
+    struct leakline_python found = {0};
+    if (atomic_flag_test_and_set(&preparing)) /* another thread, or the one that this signal interrupted */
+        return;
+    struct leakline_python *python = atomic_load(&current);
+    if (!leakline_python_find(&found)) {
+        atomic_store(&current, NULL);
+    } else if (!python || python->base != found.base || python->version != found.version) {
+        unsigned number = atomic_fetch_add(&known_count, 1);
+        if (number < KNOWN)
+            known[number] = found;
+        atomic_store(&current, number < KNOWN ? &known[number] : NULL);
+    }
+    atomic_flag_clear(&preparing);
+}
+
+void leakline_python_forget(void) {
+    leakline_python_code_forget();
+    atomic_flag_clear(&preparing); /* in a child: the thread that was preparing is not there */
+}
+
+uint32_t leakline_python_version(void) {
+    const struct leakline_python *python = atomic_load(&current);
+    return python ? python->version : 0;
+}
+
+size_t leakline_python_eval_ranges(struct leakline_range *ranges, size_t room) {
+    const struct leakline_python *python = atomic_load(&current);
+    if (!python || !room || !python->names.evaluate || !python->evaluate_size)
+        return 0;
+    ranges[0].start = (uintptr_t)python->names.evaluate;
+    ranges[0].end = ranges[0].start + python->evaluate_size;
+    return 1;
+}
+
+/* rt_sigprocmask copies the eight bytes of its set before it looks at its (here invalid) `how`: EFAULT or EINVAL, and no effect. Seccomp
+ * filters that kill a process for an unusual call let this one pass. */
+bool leakline_python_probe(struct leakline_reading *reading, uintptr_t address, size_t size) {
+    uintptr_t last = (address + (size ? size - 1 : 0)) & ~(uintptr_t)(LEAKLINE_PAGE - 1);
+    for (uintptr_t page = address & ~(uintptr_t)(LEAKLINE_PAGE - 1); page <= last; page += LEAKLINE_PAGE) {
+        bool seen = false;
+        for (unsigned i = 0; i < LEAKLINE_PROBED_PAGES; i++)
+            seen |= reading->probed[i] == page;
+        if (seen)
+            continue;
+        int error = errno;
+        bool fault = syscall(SYS_rt_sigprocmask, ~0, page, NULL, 8) != 0 && errno == EFAULT;
+        errno = error;
+        if (fault)
+            return false;
+        reading->probed[reading->next++ % LEAKLINE_PROBED_PAGES] = page;
+    }
+    return true;
+}
+
+static uintptr_t innermost_frame(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t thread) {
+    const struct leakline_python_layout *layout = &python->layout;
+    if (!leakline_readable(reading, thread, layout->thread_id + sizeof(uintptr_t)))
+        return 0;
+    uintptr_t frame = leakline_word(thread, layout->thread_frame);
+    if (layout->cframe_frame == LEAKLINE_PYTHON_NONE || !frame)
+        return frame;
+    return leakline_readable(reading, frame, 16) ? leakline_word(frame, layout->cframe_frame) : 0;
+}
+
+/* Up to 3.11 the thread-specific value stays that of the first interpreter when the thread enters another one. The newest interpreter in
+ * which this thread has frames is the one it runs: the list begins with it. */
+static uintptr_t thread_of_newest_interpreter(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t interpreter) {
+    const struct leakline_python_layout *layout = &python->layout;
+    reading->careful = true; /* other threads' states, which may end */
+    for (int i = 0; i < INTERPRETERS && leakline_readable(reading, interpreter, layout->interpreter_threads + 8); i++) {
+        uintptr_t thread = leakline_word(interpreter, layout->interpreter_threads);
+        for (int j = 0; j < THREADS && leakline_readable(reading, thread, layout->thread_id + 8); j++) {
+            if (leakline_word(thread, layout->thread_id) == (uintptr_t)pthread_self() && innermost_frame(python, reading, thread))
+                return thread;
+            thread = leakline_word(thread, layout->thread_next);
+        }
+        interpreter = leakline_word(interpreter, 0);
+    }
+    return 0;
+}
+
+/* The state of this thread; 0: Python does not know it. */
+static uintptr_t own_thread(const struct leakline_python *python, struct leakline_reading *reading, bool *broken) {
+    uintptr_t attached = (uintptr_t)python->names.attached();
+    uintptr_t thread = (uintptr_t)python->names.this_thread();
+    if (!thread)
+        return 0;
+    uintptr_t finalizing = __atomic_load_n(python->finalizing, __ATOMIC_RELAXED);
+    if (finalizing && finalizing != thread) { /* the thread that finalises frees the others' states: this one may be gone */
+        *broken = true;
+        return 0;
+    }
+    reading->careful = attached == thread;
+    if (python->layout.minor >= 12) /* entering an interpreter changes the thread-specific value, too */
+        return thread;
+    uintptr_t newest = (uintptr_t)python->names.interpreters();
+    if (attached == thread || (newest == leakline_word(thread, python->layout.thread_interpreter) && !leakline_word(newest, 0)))
+        return thread;
+    uintptr_t other = thread_of_newest_interpreter(python, reading, newest);
+    return other ? other : thread;
+}
+
+/* Bytes from the beginning of the byte code; -1: not begun. */
+static int32_t instruction_of(const struct leakline_python_layout *layout, uintptr_t frame, uintptr_t code) {
+    if (layout->instruction_unit) {
+        int32_t last = (int32_t)leakline_half(frame, layout->frame_instruction);
+        return last < 0 ? -1 : last * layout->instruction_unit;
+    }
+    intptr_t offset = (intptr_t)(leakline_word(frame, layout->frame_instruction) - code - layout->code_bytes);
+    return offset < 0 || offset > INT32_MAX ? -1 : (int32_t)offset;
+}
+
+static size_t frame_size(const struct leakline_python_layout *layout) {
+    unsigned size = layout->frame_instruction;
+    size = layout->frame_code > size ? layout->frame_code : size;
+    size = layout->frame_previous > size ? layout->frame_previous : size;
+    return size + 16; /* 3.11's is_entry and 3.12's owner stand within the 16 bytes after the instruction */
+}
+
+static void walk(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t frame, struct leakline_origin *origin) {
+    const struct leakline_python_layout *layout = &python->layout;
+    const size_t size = frame_size(layout);
+    struct leakline_python_frame *last = NULL;
+    for (unsigned steps = 0; frame && steps < SHIMS * LEAKLINE_PYTHON_FRAMES + 1; steps++) {
+        if (!leakline_readable(reading, frame, size)) {
+            origin->flags |= LEAKLINE_PYTHON_BROKEN;
+            return;
+        }
+        uintptr_t previous = leakline_word(frame, layout->frame_previous);
+        if (layout->entry == LEAKLINE_ENTRY_SHIM && leakline_byte(frame, layout->frame_owner) >= layout->shim_owner) {
+            if (last)
+                last->entry = 1;
+            frame = previous;
+            continue;
+        }
+        if (origin->python_count == LEAKLINE_PYTHON_FRAMES) {
+            origin->flags |= LEAKLINE_PYTHON_CUT;
+            return;
+        }
+        uintptr_t code = leakline_word(frame, layout->frame_code) & ~(uintptr_t)layout->tagged;
+        last = &origin->python[origin->python_count++];
+        *last = (struct leakline_python_frame){.code = leakline_python_code(python, reading, code), .instruction = -1};
+        if (last->code)
+            last->instruction = instruction_of(layout, frame, code);
+        else
+            origin->flags |= LEAKLINE_PYTHON_BROKEN;
+        if (layout->entry == LEAKLINE_ENTRY_EVERY)
+            last->entry = 1;
+        else if (layout->entry == LEAKLINE_ENTRY_FLAG)
+            last->entry = leakline_byte(frame, layout->frame_entry) == 1;
+        frame = previous;
+    }
+}
+
+void leakline_python(struct leakline_origin *origin) {
+    origin->python_count = 0;
+    uint64_t generation = origin->generation;
+    if (generation != atomic_load_explicit(&prepared_generation, memory_order_relaxed)) {
+        atomic_store_explicit(&prepared_generation, generation, memory_order_relaxed);
+        leakline_python_prepare(); /* the library may have gone: its functions must not be called */
+    }
+    const struct leakline_python *python = atomic_load_explicit(&current, memory_order_acquire);
+    if (!python)
+        return;
+    struct leakline_reading reading = {0};
+    bool broken = false;
+    uintptr_t thread = own_thread(python, &reading, &broken);
+    if (thread)
+        walk(python, &reading, innermost_frame(python, &reading, thread), origin);
+    else if (broken)
+        origin->flags |= LEAKLINE_PYTHON_BROKEN;
+}

@@ -1,0 +1,37 @@
+/* The CPython interpreter in this process, as python_interpreter.c finds it. Private to the python_*.c files. */
+#ifndef LEAKLINE_PYTHON_INTERPRETER_H
+#define LEAKLINE_PYTHON_INTERPRETER_H
+
+#include "origin.h"
+#include "python_layouts.h"
+
+/* Functions and data of the interpreter that are reached by name. None of these functions takes a lock or the GIL: they read one
+ * word each (a thread-specific value, the list's head, the thread state that is attached). */
+struct leakline_python_names {
+    void *(*this_thread)(void);      /* PyGILState_GetThisThreadState: the thread's own state, attached or not */
+    void *(*attached)(void);         /* _PyThreadState_UncheckedGet, PyThreadState_GetUnchecked */
+    void *(*interpreters)(void);     /* PyInterpreterState_Head */
+    const char *(*version_text)(void); /* Py_GetVersion */
+    const uint32_t *version;         /* Py_Version (3.11+) */
+    const char *runtime;             /* _PyRuntime (3.7+) */
+    const uintptr_t *finalizing;     /* _Py_Finalizing (3.6) */
+    const void *code_type;           /* PyCode_Type */
+    const void *text_type;           /* PyUnicode_Type */
+    const void *bytes_type;          /* PyBytes_Type */
+    const void *evaluate;            /* _PyEval_EvalFrameDefault */
+    const void *debug_build;         /* _Py_NegativeRefcount: only builds with Py_REF_DEBUG have it */
+};
+
+struct leakline_python {
+    uint32_t version; /* 0x030b07f0 */
+    struct leakline_python_names names;
+    struct leakline_python_layout layout;
+    const uintptr_t *finalizing; /* the thread state that finalises the interpreter, or 0 */
+    uintptr_t base;              /* where its library is loaded */
+    size_t evaluate_size;
+};
+
+/* Looks through the loaded libraries. False: none that can be read. Takes the loader's (recursive) lock; allocates nothing. */
+bool leakline_python_find(struct leakline_python *python);
+
+#endif

@@ -1,0 +1,80 @@
+"""The walk of Python frames inside each installed interpreter, compared with what that interpreter says of itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
+SOURCES = ("python_frames.c", "python_interpreter.c", "python_code.c")
+PYTHON_CUT = 2
+MOST = 32
+
+
+def _load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+INTERPRETERS: dict[str, Path] = _load("interpreters").interpreters()
+SUPPORTED = {version: path for version, path in INTERPRETERS.items() if version not in ("2.7", "3.13")}
+
+
+@pytest.fixture(scope="session")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("harness") / "harness.so"
+    flags = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
+    sources = [str(HERE / "python_harness.c"), *(str(TARGET / source) for source in SOURCES)]
+    subprocess.run(
+        ["cc", *flags, "-fno-omit-frame-pointer", f"-I{TARGET}", "-o", str(library), *sources, "-pthread"], check=True
+    )
+    return library
+
+
+def run(python: Path, harness: Path, program: str, *arguments: str) -> Any:
+    environment = {**os.environ, "LEAKLINE_TEST_HARNESS": str(harness), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(python), "-W", "ignore", str(HERE / program), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def compare(record: dict[str, Any]) -> None:
+    """Frame by frame, from the caller of `check` outwards."""
+    said, seen = record["python"], record["recorder"]
+    assert record["own"] == "check"
+    assert bool(record["flags"] & PYTHON_CUT) == (len(said) + 1 > MOST), record
+    assert record["flags"] & ~PYTHON_CUT == 0
+    assert [(f["file"], f["name"], f["first_line"], f["instruction"]) for f in seen] == [
+        (f["file"], f["name"], f["first_line"], f["instruction"]) for f in said[: MOST - 1]
+    ]
+    if not record["flags"] and record["evaluations"] >= 0:
+        assert record["entries"] == record["evaluations"]
+
+
+@pytest.mark.parametrize("version", SUPPORTED)
+def test_frames_are_those_that_python_tells(version: str, harness: Path) -> None:
+    told = run(SUPPORTED[version], harness, "python_scenes.py")
+    major, minor = version.split("-")[0].split(".")
+    assert told["version"] >> 16 == int(major) << 8 | int(minor)
+    assert len(told["records"]) > 100
+    for record in told["records"]:
+        compare(record)
+
+
+def test_python_2_gives_no_frames(harness: Path) -> None:
+    told = run(INTERPRETERS["2.7"], harness, "python_scenes.py")
+    assert told["version"] == 0
+    assert {(len(record["recorder"]), record["flags"]) for record in told["records"]} == {(0, 0)}
