@@ -5,7 +5,7 @@ PYTHON ?= python3
 STAMP := $(VENV)/.set-up
 BENCH_STAMP := $(VENV)/.set-up-bench
 DATACENTER := packages/datacenter/src/datacenter
-NATIVE := packages/leakline/src/leakline/recorder/native $(DATACENTER)/broker/native $(DATACENTER)/sockets/native
+NATIVE := packages/leakline/src/leakline/recorder/native packages/leakline/src/leakline/recorder/target $(DATACENTER)/broker/native $(DATACENTER)/sockets/native
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types unit native native-sanitized bench format docs-options clean

@@ -4,8 +4,18 @@
 """
 
 from leakline.recorder.descriptor_table import Counters, DescriptorTable, Hooked
-from leakline.recorder.errors import ClosedTableError, LibraryMissingError, RecorderError, TableError, TableFormatError
+from leakline.recorder.errors import (
+    ClosedTableError,
+    LibraryMissingError,
+    RecorderError,
+    RecordingFormatError,
+    TableError,
+    TableFormatError,
+)
 from leakline.recorder.imports import replace_import
+from leakline.recorder.recording import Recording
+from leakline.recorder.recording_file import read_recording
+from leakline.recorder.recording_place import find_recording
 from leakline.recorder.table_file import Entry, Table, read_table, start_time_ticks
 
 __all__ = [
@@ -16,9 +26,13 @@ __all__ = [
     "Hooked",
     "LibraryMissingError",
     "RecorderError",
+    "Recording",
+    "RecordingFormatError",
     "Table",
     "TableError",
     "TableFormatError",
+    "find_recording",
+    "read_recording",
     "read_table",
     "replace_import",
     "start_time_ticks",

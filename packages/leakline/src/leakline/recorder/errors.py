@@ -21,5 +21,9 @@ class TableFormatError(RecorderError):
     """The file is not a table that this version can read."""
 
 
+class RecordingFormatError(RecorderError):
+    """The file is not a recording that this version can read."""
+
+
 class ClosedTableError(RecorderError):
     """The table was closed."""

@@ -1,6 +1,7 @@
 """What a recording says: which descriptors are alive, which stack opened each, what was closed wrongly.
 
 Addresses and numbers only; `origins` makes names of them. All times are seconds of the monotonic clock.
+`recording_file` reads one.
 """
 
 from __future__ import annotations
@@ -152,3 +153,6 @@ class Recording(msgspec.Struct, frozen=True):
     python_skipped: int = 0
     python_version: int = 0
     eval_ranges: tuple[tuple[int, int], ...] = ()
+    unstored: int = 0  # chunks that a full file system refused
+    skipped: int = 0  # calls of signal handlers inside the recorder
+    torn: int = 0  # records that were being written all the time: the writer was killed in the middle; left out

@@ -1,0 +1,156 @@
+/* What `leakline run` puts into the environment: read and taken out when the recording begins, put back for a program that is to be recorded. */
+#define _GNU_SOURCE
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "recorder_private.h"
+
+#define LIBRARY "libleakline_recorder.so"
+#define PRELOAD "LD_PRELOAD="
+#define RECORDING "LEAKLINE_RECORDING="
+#define PID "LEAKLINE_PID="
+#define FOLLOW "LEAKLINE_FOLLOW=1"
+
+struct leakline_asked leakline_asked;
+static char library[PATH_MAX]; /* our part of LD_PRELOAD, as it was written there */
+
+static bool begins(const char *text, const char *with) { return strncmp(text, with, strlen(with)) == 0; }
+
+static bool is_separator(char character) { return character == ':' || character == ' '; }
+
+/* The part of a list of libraries that names this one; its length, 0 if there is none. */
+static size_t our_part(const char *list, const char **part) {
+    while (*list) {
+        size_t length = strcspn(list, ": ");
+        size_t name = sizeof LIBRARY - 1u;
+        if (length >= name && memcmp(list + length - name, LIBRARY, name) == 0 && (length == name || list[length - name - 1u] == '/')) {
+            *part = list;
+            return length;
+        }
+        list += length + (list[length] != '\0');
+    }
+    return 0;
+}
+
+/* Takes our part out of the variable, in its place; false: nothing else was there. */
+static bool take_preload(char *variable) {
+    const char *found;
+    size_t length = our_part(variable + sizeof PRELOAD - 1u, &found);
+    if (length == 0)
+        return true;
+    if (length < sizeof library) {
+        memcpy(library, found, length);
+        library[length] = '\0';
+    }
+    char *part = variable + (found - variable), *after = part + length;
+    if (is_separator(*after))
+        after++;
+    else if (part > variable + sizeof PRELOAD - 1u)
+        part--; /* the last one goes with the separator before it */
+    memmove(part, after, strlen(after) + 1u);
+    return variable[sizeof PRELOAD - 1u] != '\0';
+}
+
+static void copy(char *to, const char *from, size_t room) {
+    size_t length = strnlen(from, room - 1u);
+    memcpy(to, from, length);
+    to[length] = '\0';
+}
+
+static int number(const char *digits) {
+    int value = 0;
+    for (; *digits >= '0' && *digits <= '9' && value < 100000000; digits++)
+        value = value * 10 + (*digits - '0');
+    return value;
+}
+
+/* False: the variable is ours and goes. */
+static bool keep(char *variable) {
+    if (begins(variable, RECORDING))
+        copy(leakline_asked.recording, variable + sizeof RECORDING - 1u, sizeof leakline_asked.recording);
+    else if (begins(variable, PID))
+        leakline_asked.pid = number(variable + sizeof PID - 1u);
+    else if (strcmp(variable, FOLLOW) == 0)
+        leakline_asked.follow = true;
+    else
+        return !begins(variable, PRELOAD) || take_preload(variable);
+    return false;
+}
+
+/* In place: main() was given the same array, and shells read it there. */
+void leakline_environment_take(void) {
+    char **to = environ;
+    for (char **from = environ; *from; from++)
+        if (keep(*from))
+            *to++ = *from;
+    *to = NULL;
+}
+
+/* --- for exec */
+
+static bool wanted(bool child) {
+    return leakline_asked.recording[0] && library[0] && (leakline_asked.follow || !child);
+}
+
+static const char *preload_of(char *const environment[]) {
+    for (; *environment; environment++)
+        if (begins(*environment, PRELOAD))
+            return *environment + sizeof PRELOAD - 1u;
+    return "";
+}
+
+#define LONGEST_PID 12u
+
+size_t leakline_environment_size(char *const environment[], bool child) {
+    if (!environment || !wanted(child || leakline_in_vfork_child()))
+        return 0;
+    size_t count = 0;
+    while (environment[count])
+        count++;
+    return (count + 5u) * sizeof(char *) + sizeof PRELOAD + strlen(library) + 1u + strlen(preload_of(environment)) + sizeof RECORDING +
+           strlen(leakline_asked.recording) + sizeof PID + LONGEST_PID + sizeof FOLLOW;
+}
+
+static char *append(char *to, const char *text) {
+    size_t length = strlen(text);
+    memcpy(to, text, length + 1u);
+    return to + length;
+}
+
+static char *append_number(char *to, uint32_t value) {
+    char digits[LONGEST_PID], *digit = digits + sizeof digits - 1u;
+    *digit = '\0';
+    do
+        *--digit = (char)('0' + value % 10u);
+    while (value /= 10u);
+    return append(to, digit);
+}
+
+char **leakline_environment_fill(void *memory, char *const environment[], bool child) {
+    char **to = memory;
+    size_t count = 0;
+    while (environment[count])
+        count++;
+    char *text = (char *)(to + count + 5u);
+    const char *preload = preload_of(environment), *part;
+    bool there = our_part(preload, &part) != 0;
+    for (; *environment; environment++)
+        if (there || !begins(*environment, PRELOAD))
+            *to++ = *environment;
+    if (!there) {
+        *to++ = text;
+        text = append(append(text, PRELOAD), library);
+        text = preload[0] ? append(append(text, ":"), preload) + 1 : text + 1;
+    }
+    *to++ = text;
+    text = append(append(text, RECORDING), leakline_asked.recording) + 1;
+    if (!child && !leakline_in_vfork_child()) {
+        *to++ = text;
+        text = append_number(append(text, PID), (uint32_t)leakline_own_pid) + 1;
+    }
+    if (leakline_asked.follow)
+        *to++ = append(text, FOLLOW) - (sizeof FOLLOW - 1u);
+    *to = NULL;
+    return memory;
+}

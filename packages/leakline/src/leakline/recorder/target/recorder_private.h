@@ -1,0 +1,20 @@
+/* What the files of the recorder's life share: recorder.c, recorder_environment.c. */
+#ifndef LEAKLINE_RECORDER_PRIVATE_H
+#define LEAKLINE_RECORDER_PRIVATE_H
+
+#include <limits.h>
+
+#include "recording_private.h"
+
+/* What the environment asked for. */
+struct leakline_asked {
+    char recording[PATH_MAX]; /* "": nothing; %p stands for the pid, %t for the start time in ticks */
+    int pid;                  /* 0: any */
+    bool follow;              /* children are recorded too */
+};
+extern struct leakline_asked leakline_asked;
+extern int leakline_own_pid;
+
+void leakline_environment_take(void);
+
+#endif

@@ -1,0 +1,260 @@
+/* The records on the path of an open or a close. See recording.h for the contract, recording_layout.h for the file.
+ *
+ * A slot is written by whoever has its sequence number odd: two threads write one slot only when a number is opened and closed wrongly at once,
+ * so that waiting is short and hardly ever happens. It is bounded all the same: a thread that was stopped at the wrong moment stops nobody.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <time.h>
+
+#include "recording_private.h"
+#include "system_calls.h"
+
+#define SPINS 100000u /* some milliseconds: longer than a thread that was preempted with a slot waits for its turn */
+
+static bool on; /* something is recorded in this process */
+static __thread bool inside;
+static __thread uint32_t current_tid;
+static __thread uint64_t closing_generation; /* of what the close that this thread is about to make is for; 0: nothing is open by the table */
+
+/* --- the bracket */
+
+void leakline_bracket_start(bool start) { __atomic_store_n(&on, start, __ATOMIC_RELEASE); }
+bool leakline_bracket_inside(void) { return inside; }
+
+void leakline_bracket_forget(void) {
+    inside = false;
+    current_tid = 0;
+}
+
+bool leakline_recording_on(void) {
+    return __atomic_load_n(&on, __ATOMIC_ACQUIRE) && !inside && !leakline_in_vfork_child() &&
+           __atomic_load_n(leakline_same_process, __ATOMIC_RELAXED);
+}
+
+bool leakline_enter(void) {
+    if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE)) {
+        leakline_start();
+        if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE))
+            return false;
+    }
+    if (leakline_in_vfork_child())
+        return false;
+    if (!__atomic_load_n(leakline_same_process, __ATOMIC_RELAXED)) {
+        leakline_child_late();
+        if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE))
+            return false;
+    }
+    if (inside) { /* a signal handler: found by reconciling */
+        __atomic_fetch_add(&leakline_header()->skipped, 1, __ATOMIC_RELAXED);
+        return false;
+    }
+    inside = true;
+    return true;
+}
+
+void leakline_leave(void) { inside = false; }
+
+/* --- small things */
+
+uint64_t leakline_now_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now); /* a tick (1-4 ms) is precise enough, and it costs a third */
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint32_t thread_number(void) {
+    if (current_tid == 0)
+        current_tid = (uint32_t)leakline_call0(SYS_gettid);
+    return current_tid;
+}
+
+void leakline_raise(uint32_t *bound, uint32_t to) {
+    uint32_t before = __atomic_load_n(bound, __ATOMIC_RELAXED);
+    while (before < to && !__atomic_compare_exchange_n(bound, &before, to, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+    }
+}
+
+static void count(uint64_t *counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+
+static struct leakline_stack_record *stack_at(uint32_t stack) {
+    return (struct leakline_stack_record *)(leakline_recording.base + LEAKLINE_STACKS_AT) + (stack - 1u);
+}
+
+/* --- writing a record whose first word is a sequence number */
+
+static bool begin_writing(uint32_t *sequence) {
+    for (uint32_t spins = 0; spins < SPINS; spins++) {
+        uint32_t even = __atomic_load_n(sequence, __ATOMIC_RELAXED) & ~1u;
+        if (__atomic_compare_exchange_n(sequence, &even, even + 1u, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
+            __atomic_thread_fence(__ATOMIC_RELEASE); /* no reader sees a change before the odd number */
+            return true;
+        }
+        leakline_pause();
+    }
+    count(&leakline_header()->skipped);
+    return false;
+}
+
+static void end_writing(uint32_t *sequence) { __atomic_store_n(sequence, __atomic_load_n(sequence, __ATOMIC_RELAXED) + 1u, __ATOMIC_RELEASE); }
+
+/* A slot, being written; NULL if there is none or no storage for it. */
+static struct leakline_slot *begin_slot(int number) {
+    if (number < 0 || (uint32_t)number >= leakline_recording.slot_count) {
+        count(&leakline_header()->out_of_range);
+        return NULL;
+    }
+    uint64_t offset = LEAKLINE_SLOTS_AT + (uint64_t)number * sizeof(struct leakline_slot);
+    if (!leakline_stored(offset, sizeof(struct leakline_slot)))
+        return NULL;
+    struct leakline_slot *slot = (struct leakline_slot *)(leakline_recording.base + offset);
+    return begin_writing(&slot->sequence) ? slot : NULL;
+}
+
+/* --- opens and closes */
+
+/* The slot is being written. */
+static void close_slot(struct leakline_slot *slot, uint32_t function, uint32_t stack, uint64_t now) {
+    if (slot->stack)
+        count(&stack_at(slot->stack)->closed);
+    count(&leakline_header()->closed);
+    slot->how = 0;
+    slot->close_stack = stack;
+    slot->close_tid = thread_number();
+    slot->close_function = (uint16_t)function;
+    slot->closed_at_ns = now;
+}
+
+void leakline_opened(int number, enum leakline_how how, int related, uint32_t function, uint32_t stack) {
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    uint64_t now = leakline_now_ns();
+    if (slot->how) /* it was closed where the recorder does not see it */
+        close_slot(slot, 0, 0, now);
+    slot->how = (uint16_t)how;
+    slot->function = (uint16_t)function;
+    slot->stack = stack;
+    slot->related = related;
+    slot->tid = thread_number();
+    slot->bind_error = slot->connect_error = 0;
+    slot->generation = __atomic_add_fetch(&leakline_header()->generation, 1, __ATOMIC_RELAXED);
+    slot->opened_at_ns = now;
+    end_writing(&slot->sequence);
+    if (stack) {
+        count(&stack_at(stack)->opened);
+        __atomic_store_n(&stack_at(stack)->last_at_ns, now, __ATOMIC_RELAXED);
+    }
+    leakline_raise(&leakline_header()->slot_bound, (uint32_t)number + 1u);
+}
+
+void leakline_mark_open(int number, enum leakline_how how) {
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    if (slot->generation == 0) { /* else another thread opened it meanwhile */
+        slot->how = (uint16_t)how;
+        slot->related = -1;
+        slot->generation = __atomic_add_fetch(&leakline_header()->generation, 1, __ATOMIC_RELAXED);
+        slot->opened_at_ns = leakline_now_ns();
+        count(&leakline_header()->marked);
+    }
+    end_writing(&slot->sequence);
+    leakline_raise(&leakline_header()->slot_bound, (uint32_t)number + 1u);
+}
+
+void leakline_closing(int number, uint32_t function, uint32_t stack) {
+    closing_generation = 0;
+    if (number < 0 || (uint32_t)number >= leakline_header()->slot_bound)
+        return;
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    if (slot->how) {
+        closing_generation = slot->generation;
+        close_slot(slot, function, stack, leakline_now_ns());
+    }
+    end_writing(&slot->sequence);
+}
+
+void leakline_closing_range(unsigned first, unsigned last, uint32_t function, uint32_t stack) {
+    uint32_t bound = __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE);
+    for (uint32_t number = first; number < bound && number <= last; number++) {
+        uint64_t offset = LEAKLINE_SLOTS_AT + (uint64_t)number * sizeof(struct leakline_slot);
+        if (!leakline_has_storage(offset)) /* so that a million of numbers takes none */
+            continue;
+        struct leakline_slot *slot = (struct leakline_slot *)(leakline_recording.base + offset);
+        if (__atomic_load_n(&slot->how, __ATOMIC_RELAXED))
+            leakline_closing((int)number, function, stack);
+    }
+}
+
+/* --- wrong closes and other failures */
+
+static void keep_wrong_close(const struct leakline_wrong_close_record *wrong) {
+    uint64_t place = __atomic_fetch_add(&leakline_header()->wrong_closes_seen, 1, __ATOMIC_RELAXED) % LEAKLINE_WRONG_CLOSES;
+    uint64_t offset = LEAKLINE_WRONG_CLOSES_AT + place * sizeof *wrong;
+    if (!leakline_stored(offset, sizeof *wrong))
+        return;
+    struct leakline_wrong_close_record *record = (struct leakline_wrong_close_record *)(leakline_recording.base + offset);
+    if (!begin_writing(&record->sequence))
+        return;
+    uint32_t sequence = record->sequence;
+    *record = *wrong;
+    record->sequence = sequence;
+    end_writing(&record->sequence);
+}
+
+void leakline_close_failed(int number, int error, uint32_t function, uint32_t stack) {
+    if (error != EBADF || number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
+        return;
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    struct leakline_wrong_close_record wrong = {
+        .number = number,
+        .kind = LEAKLINE_NOTHING_OPEN,
+        .error = (uint32_t)error,
+        .function = function,
+        .stack = stack,
+        .tid = thread_number(),
+        .earlier_close_stack = slot->close_stack,
+        .earlier_close_tid = slot->close_tid,
+        .open_stack = slot->stack,
+        .open_tid = slot->tid,
+        .at_ns = leakline_now_ns(),
+        .earlier_close_at_ns = slot->closed_at_ns,
+        .opened_at_ns = slot->opened_at_ns,
+    };
+    bool known = slot->generation != 0;
+    if (closing_generation == slot->generation) { /* what the table took for open was closed where the recorder does not see it */
+        wrong.earlier_close_stack = wrong.earlier_close_tid = 0;
+        wrong.earlier_close_at_ns = 0;
+    }
+    end_writing(&slot->sequence);
+    if (known)
+        keep_wrong_close(&wrong);
+}
+
+void leakline_socket_failed(int number, uint32_t function, int error) {
+    const char *name = leakline_function_name(function);
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    if (name && name[0] == 'b')
+        slot->bind_error = (uint16_t)error;
+    else
+        slot->connect_error = (uint16_t)error;
+    end_writing(&slot->sequence);
+}
+
+void leakline_exhausted(int error, uint32_t function, uint32_t stack) {
+    struct leakline_recording_header *header = leakline_header();
+    if (__atomic_fetch_add(&header->exhausted, 1, __ATOMIC_RELAXED) != 0)
+        return;
+    header->exhausted_at_ns = leakline_now_ns();
+    header->exhausted_error = (uint32_t)error;
+    header->exhausted_function = function;
+    header->exhausted_stack = stack;
+    __atomic_store_n(&header->exhausted_first, 1, __ATOMIC_RELEASE);
+}

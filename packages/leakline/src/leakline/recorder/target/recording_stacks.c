@@ -1,0 +1,150 @@
+/* Stacks: the same stack has the same number, two different ones never. Found by hash, compared whole; nothing is locked.
+ *
+ * A new stack is written where nobody looks, then its number is put into the index by one compare-and-swap: who loses against the same stack
+ * takes the winner's number and leaves its own record unused. Addresses are those of the process: a stored stack stays the same one while its
+ * libraries do (`generation`).
+ */
+#include <string.h>
+
+#include "recording_private.h"
+#include "system_calls.h"
+
+#define INDEX_SIZE (2u * LEAKLINE_STACKS)
+#define PROBES 1024u
+
+static struct leakline_stack_record *record_at(uint32_t stack) {
+    return (struct leakline_stack_record *)(leakline_recording.base + LEAKLINE_STACKS_AT) + (stack - 1u);
+}
+
+static uint64_t libraries_size(const struct leakline_origin *origin) { return (origin->native_count * sizeof(uint16_t) + 7u) & ~UINT64_C(7); }
+
+struct python_frame {
+    uint32_t code;
+    int32_t instruction_entry; /* instruction * 2 + entry */
+};
+
+static struct python_frame packed(const struct leakline_python_frame *frame) {
+    return (struct python_frame){frame->code, (int32_t)((uint32_t)frame->instruction << 1 | (frame->entry & 1u))};
+}
+
+static uint64_t hash_of(const struct leakline_origin *origin) {
+    uint64_t hash = origin->flags ^ (uint64_t)origin->native_count << 32 ^ (uint64_t)origin->python_count << 48;
+    hash = leakline_hash(hash, origin->native, origin->native_count * sizeof origin->native[0]);
+    return leakline_hash(hash, origin->python, origin->python_count * sizeof origin->python[0]);
+}
+
+/* Whether all addresses still are in the libraries where they were when the stack was stored. */
+static bool same_libraries(struct leakline_stack_record *record, const struct leakline_origin *origin, const uint16_t *libraries) {
+    if (__atomic_load_n(&record->generation, __ATOMIC_RELAXED) == origin->generation)
+        return true;
+    if (!leakline_libraries_refresh(origin->generation))
+        return false;
+    for (uint32_t i = 0; i < origin->native_count; i++)
+        if (leakline_library_of(origin->native[i]) != libraries[i])
+            return false;
+    __atomic_store_n(&record->generation, origin->generation, __ATOMIC_RELAXED);
+    return true;
+}
+
+static bool is_stack(struct leakline_stack_record *record, uint64_t hash, const struct leakline_origin *origin) {
+    if (record->hash != hash || record->native_count != origin->native_count || record->python_count != origin->python_count ||
+        record->flags != origin->flags)
+        return false;
+    const char *frames = leakline_recording.base + LEAKLINE_FRAMES_AT + record->frames;
+    uint64_t native_size = origin->native_count * sizeof(uint64_t);
+    if (memcmp(frames, origin->native, native_size) != 0)
+        return false;
+    const uint16_t *libraries = (const uint16_t *)(frames + native_size);
+    const struct python_frame *python = (const struct python_frame *)(frames + native_size + libraries_size(origin));
+    for (uint32_t i = 0; i < origin->python_count; i++) {
+        struct python_frame frame = packed(&origin->python[i]);
+        if (python[i].code != frame.code || python[i].instruction_entry != frame.instruction_entry)
+            return false;
+    }
+    return same_libraries(record, origin, libraries);
+}
+
+static void write_frames(char *frames, const struct leakline_origin *origin) {
+    bool known = leakline_libraries_refresh(origin->generation);
+    uint64_t native_size = origin->native_count * sizeof(uint64_t);
+    memcpy(frames, origin->native, native_size);
+    uint16_t *libraries = (uint16_t *)(frames + native_size);
+    for (uint32_t i = 0; i < origin->native_count; i++)
+        libraries[i] = known ? (uint16_t)leakline_library_of(origin->native[i]) : 0;
+    struct python_frame *python = (struct python_frame *)(frames + native_size + libraries_size(origin));
+    for (uint32_t i = 0; i < origin->python_count; i++)
+        python[i] = packed(&origin->python[i]);
+}
+
+/* Takes room for `size` more out of a counter that may not pass `limit`; UINT64_MAX when there is none. */
+static uint64_t take(uint64_t *used, uint64_t size, uint64_t limit) {
+    uint64_t before = __atomic_load_n(used, __ATOMIC_RELAXED);
+    do {
+        if (before + size > limit)
+            return UINT64_MAX;
+    } while (!__atomic_compare_exchange_n(used, &before, before + size, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    return before;
+}
+
+/* A record with all but its number in the index; 0: no room. */
+static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin) {
+    struct leakline_recording_header *header = leakline_header();
+    uint64_t size = origin->native_count * sizeof(uint64_t) + libraries_size(origin) + origin->python_count * sizeof(struct python_frame);
+    uint64_t frames = take(&header->frames_used, size, LEAKLINE_FRAMES_SIZE);
+    if (frames == UINT64_MAX || (size && !leakline_stored(LEAKLINE_FRAMES_AT + frames, size)))
+        return 0;
+    uint32_t stack = __atomic_load_n(&header->stack_bound, __ATOMIC_RELAXED);
+    do {
+        if (stack >= LEAKLINE_STACKS)
+            return 0;
+    } while (!__atomic_compare_exchange_n(&header->stack_bound, &stack, stack + 1u, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+    stack++;
+    struct leakline_stack_record *record = record_at(stack);
+    if (!leakline_stored((uint64_t)((char *)record - leakline_recording.base), sizeof *record))
+        return 0;
+    write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
+    record->flags = origin->flags;
+    record->hash = hash;
+    record->frames = frames;
+    record->native_count = origin->native_count;
+    record->python_count = origin->python_count;
+    record->generation = origin->generation;
+    record->first_at_ns = leakline_now_ns();
+    return stack;
+}
+
+uint32_t leakline_stack(const struct leakline_origin *origin) {
+    uint32_t *index = (uint32_t *)(leakline_recording.base + LEAKLINE_STACK_INDEX_AT);
+    uint64_t hash = hash_of(origin);
+    uint32_t written = 0;
+    for (uint32_t probe = 0; probe < PROBES; probe++) {
+        uint64_t place = (hash + probe) & (INDEX_SIZE - 1u);
+        if (!leakline_stored(LEAKLINE_STACK_INDEX_AT + place * sizeof *index, sizeof *index))
+            break;
+        uint32_t stack = __atomic_load_n(&index[place], __ATOMIC_ACQUIRE);
+        if (stack == 0) {
+            if (!written && !(written = write_stack(hash, origin)))
+                break;
+            __atomic_store_n(&record_at(written)->state, LEAKLINE_RECORD_READY, __ATOMIC_RELEASE);
+            if (__atomic_compare_exchange_n(&index[place], &stack, written, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+                return written;
+        }
+        if (is_stack(record_at(stack), hash, origin)) {
+            if (written)
+                __atomic_store_n(&record_at(written)->state, LEAKLINE_RECORD_NONE, __ATOMIC_RELEASE);
+            return stack;
+        }
+    }
+    __atomic_fetch_add(&leakline_header()->stacks_full, 1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+uint32_t leakline_stack_here(const struct leakline_registers *caller) {
+    struct leakline_origin origin; /* only what is counted is read: clearing it would cost more than filling it */
+    origin.native_count = origin.python_count = 0;
+    origin.flags = 0;
+    origin.generation = 0;
+    leakline_unwind(caller, &origin);
+    leakline_python(&origin);
+    return leakline_stack(&origin);
+}

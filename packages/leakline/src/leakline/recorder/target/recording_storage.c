@@ -1,0 +1,118 @@
+/* The file of a recording, and the storage that it gets as it is used. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "recording_private.h"
+#include "system_calls.h"
+
+#ifndef LEAKLINE_ADVICE_POPULATE
+#define LEAKLINE_ADVICE_POPULATE 23 /* MADV_POPULATE_WRITE, since Linux 5.14 */
+#endif
+#define CHUNK 65536u /* the file gets its storage in pieces of this size */
+#define CHUNKS (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) / CHUNK + 1u)
+
+struct leakline_recording leakline_recording;
+
+/* Chunks of the file that have storage. */
+static unsigned char stored[CHUNKS];
+
+static long advise(uint64_t offset, uint64_t size, int advice) {
+    return leakline_call3(SYS_madvise, (long)(leakline_recording.base + offset), (long)size, advice);
+}
+
+/* A system call for each 64 KiB that are used for the first time: an allocator in the target makes more. */
+bool leakline_stored(uint64_t offset, uint64_t size) {
+    for (uint64_t chunk = offset / CHUNK; chunk <= (offset + size - 1u) / CHUNK; chunk++) {
+        if (__atomic_load_n(&stored[chunk], __ATOMIC_RELAXED))
+            continue;
+        uint64_t start = chunk * CHUNK, length = leakline_recording.size - start;
+        if (advise(start, length < CHUNK ? length : CHUNK, LEAKLINE_ADVICE_POPULATE) != 0) {
+            __atomic_fetch_add(&leakline_header()->unstored, 1, __ATOMIC_RELAXED);
+            return false;
+        }
+        __atomic_store_n(&stored[chunk], 1, __ATOMIC_RELAXED);
+    }
+    return true;
+}
+
+bool leakline_has_storage(uint64_t offset) { return __atomic_load_n(&stored[offset / CHUNK], __ATOMIC_RELAXED); }
+
+/* What is stored from the beginning where the kernel cannot populate single pages (before Linux 5.14, it answers EINVAL to an unknown advice). */
+static long store_fixed_part(int file, uint64_t size) {
+    const struct {
+        uint64_t offset, size;
+    } parts[] = {
+        {0, LEAKLINE_FRAMES_AT},
+        {LEAKLINE_FRAMES_AT, 4u << 20},
+        {LEAKLINE_TEXT_AT, 2u << 20},
+        {LEAKLINE_SLOTS_AT, 16384u * sizeof(struct leakline_slot)},
+    };
+    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        uint64_t length = parts[i].offset + parts[i].size > size ? size - parts[i].offset : parts[i].size;
+        long error = leakline_call4(SYS_fallocate, file, 0, (long)parts[i].offset, (long)length);
+        if (error)
+            return error;
+        for (uint64_t chunk = (parts[i].offset + CHUNK - 1u) / CHUNK; (chunk + 1u) * CHUNK <= parts[i].offset + length; chunk++)
+            stored[chunk] = 1;
+    }
+    return 0;
+}
+
+static long store_header(int file, uint64_t size) {
+    long error = advise(0, CHUNK, LEAKLINE_ADVICE_POPULATE);
+    if (error == -EINVAL)
+        return store_fixed_part(file, size);
+    if (error == 0)
+        stored[0] = 1;
+    return error == -EFAULT ? -ENOSPC : error; /* where a write would be SIGBUS */
+}
+
+/* A second recording of this process is mapped over the first one's place: see leakline_storage_unmap. */
+static long map_file(int file, uint64_t size) {
+    char *place = leakline_recording.base;
+    bool again = place && leakline_recording.size == size;
+    long mapped = leakline_call6(SYS_mmap, again ? (long)place : 0, (long)size, PROT_READ | PROT_WRITE, again ? MAP_SHARED | MAP_FIXED : MAP_SHARED,
+                                 file, 0);
+    if (mapped < 0 && mapped > -4096)
+        return mapped;
+    leakline_recording.base = (char *)mapped;
+    leakline_recording.size = size;
+    memset(stored, 0, sizeof stored);
+    long error = advise(0, size, MADV_DONTFORK);
+    if (!error)
+        error = store_header(file, size);
+    if (error)
+        leakline_storage_unmap();
+    return error;
+}
+
+int leakline_storage_map(const char *path, uint64_t size) {
+    long file = path ? leakline_call4(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)
+                     : leakline_call3(SYS_memfd_create, (long)"leakline", 1 /* MFD_CLOEXEC */, 0);
+    if (file < 0)
+        return (int)file;
+    long error = leakline_call3(SYS_ftruncate, file, (long)size, 0);
+    if (!error)
+        error = map_file((int)file, size);
+    leakline_call3(SYS_close, file, 0, 0);
+    if (error && path)
+        leakline_call3(SYS_unlinkat, AT_FDCWD, (long)path, 0);
+    return (int)error;
+}
+
+/* Without storage of its own until it is written to, which hardly ever happens. */
+static void map_scratch(void) {
+    leakline_call6(SYS_mmap, (long)leakline_recording.base, (long)leakline_recording.size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+void leakline_storage_unmap(void) { map_scratch(); }
+
+void leakline_storage_forget(bool writing) {
+    if (leakline_recording.base && writing)
+        map_scratch();
+    leakline_recording.base = NULL;
+}
