@@ -7,6 +7,9 @@ BENCH_STAMP := $(VENV)/.set-up-bench
 DATACENTER := packages/datacenter/src/datacenter
 NATIVE := packages/leakline/src/leakline/recorder/native packages/leakline/src/leakline/recorder/target $(DATACENTER)/broker/native $(DATACENTER)/sockets/native
 
+# Half of the start of each process is the compiling of our sources, where it must not be kept.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types unit native native-sanitized bench format docs-options clean
 

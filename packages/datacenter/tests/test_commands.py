@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import json
 import os
 import re
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from said import said
 
 COMMAND = [sys.executable, "-m", "datacenter"]
 GREETER = """
@@ -56,20 +59,22 @@ def end(process: subprocess.Popen[str], number: signal.Signals = signal.SIGTERM)
     return process.returncode, errors
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def broker() -> Iterator[str]:
-    process, address = start("up", "--listen", "tcp://127.0.0.1:0", "--lease-s", "0.6")
+    process, address = start("up", "--listen", "tcp://127.0.0.1:0", "--lease-s", "1.5")
     yield address
     status, errors = end(process)
-    assert (status, errors) == (0, "broker: ending\n")
+    assert (status, said(errors)) == (0, "broker: ending\n")
 
 
-@pytest.fixture
-def greeter(broker: str, tmp_path: Path) -> Iterator[int]:
-    (tmp_path / "greeter.py").write_text(GREETER)
-    process, _ = start("serve", "greeter:greeter", "--broker", broker, cwd=tmp_path)
+@pytest.fixture(scope="module")
+def greeter(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    folder = tmp_path_factory.mktemp("greeter")
+    (folder / "greeter.py").write_text(GREETER)
+    process, _ = start("serve", "greeter:greeter", "--broker", broker, cwd=folder)
     yield process.pid
-    assert end(process, signal.SIGINT) == (0, "")
+    status, errors = end(process, signal.SIGINT)
+    assert (status, said(errors)) == (0, "")
 
 
 def test_a_call_from_the_shell_prints_its_result_as_json(broker: str, greeter: int) -> None:
@@ -79,29 +84,36 @@ def test_a_call_from_the_shell_prints_its_result_as_json(broker: str, greeter: i
     assert run("call", "greeter.blob", broker=broker).stdout == '"YWJj"\n'
 
 
-@pytest.mark.parametrize(
-    ("words", "status", "text"),
-    [
-        (("call", "greeter.hello", "5"), 1, "Expected `str`, got `int` - at `name`"),
-        (("call", "greeter.goodbye"), 1, "It has: blob, hello."),
-        (("call", "stranger.hello"), 1, "datacenter serve MODULE:stranger"),
-        (("call", "greeter"), 2, "Write SERVICE.METHOD"),
-        (("call", "greeter.hello", "name=Ann", "5"), 1, "Put positional arguments first"),
-        (("serve", "greeter"), 2, "Write MODULE:SERVICE"),
-        (("serve", "no_such_module:greeter"), 2, "there is no module 'no_such_module'"),
-        (("serve", "json:greeter"), 2, "json has no Service named 'greeter'"),
-        (("up", "--listen", "127.0.0.1:7700"), 2, "tcp://127.0.0.1:7700"),
-        (("up", "--listen", "tcp://0.0.0.0:0"), 2, "insecure"),
-        (("fds", "999999999"), 1, "999999999"),
-        (("fds", "1"), 1, "1"),
-        (("up", "--lease-s", "soon"), 2, "--lease-s"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
-)
+MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
+    (("call", "greeter.hello", "5"), 1, "Expected `str`, got `int` - at `name`"),
+    (("call", "greeter.goodbye"), 1, "It has: blob, hello."),
+    (("call", "stranger.hello"), 1, "datacenter serve MODULE:stranger"),
+    (("call", "greeter"), 2, "Write SERVICE.METHOD"),
+    (("call", "greeter.hello", "name=Ann", "5"), 1, "Put positional arguments first"),
+    (("serve", "greeter"), 2, "Write MODULE:SERVICE"),
+    (("serve", "no_such_module:greeter"), 2, "there is no module 'no_such_module'"),
+    (("serve", "json:greeter"), 2, "json has no Service named 'greeter'"),
+    (("up", "--listen", "127.0.0.1:7700"), 2, "tcp://127.0.0.1:7700"),
+    (("up", "--listen", "tcp://0.0.0.0:0"), 2, "insecure"),
+    (("fds", "999999999"), 1, "999999999"),
+    (("fds", "1"), 1, "1"),
+    (("up", "--lease-s", "soon"), 2, "--lease-s"),
+]
+
+
+@pytest.fixture(scope="module")
+def mistaken(broker: str, greeter: int) -> dict[tuple[str, ...], subprocess.CompletedProcess[str]]:
+    """All of MISTAKES, typed at the same time."""
+    with concurrent.futures.ThreadPoolExecutor(len(MISTAKES)) as at_once:
+        running = {words: at_once.submit(run, *words, broker=broker) for words, _, _ in MISTAKES}
+    return {words: done.result() for words, done in running.items()}
+
+
+@pytest.mark.parametrize(("words", "status", "text"), MISTAKES, ids=[" ".join(words) for words, _, _ in MISTAKES])
 def test_a_mistake_gets_one_message_that_says_what_to_type(
-    broker: str, greeter: int, words: tuple[str, ...], status: int, text: str
+    mistaken: dict[tuple[str, ...], subprocess.CompletedProcess[str]], words: tuple[str, ...], status: int, text: str
 ) -> None:
-    done = run(*words, broker=broker)
+    done = mistaken[words]
     assert text in done.stderr
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
@@ -147,6 +159,7 @@ def test_doctor_is_leakline(greeter: int) -> None:
 def test_every_subcommand_explains_itself_with_examples() -> None:
     names = re.findall(r"^  (\w+) ", run("--help").stdout.partition("Commands:")[2], re.MULTILINE)
     assert set(names) >= {"up", "serve", "ls", "call", "fds", "demo", "doctor"}
-    for name in set(names) - {"doctor"}:
-        text = run(name, "--help").stdout
-        assert f"datacenter {name}" in text, name
+    with concurrent.futures.ThreadPoolExecutor() as at_once:
+        helps = {name: at_once.submit(run, name, "--help") for name in set(names) - {"doctor"}}
+    for name, done in helps.items():
+        assert f"datacenter {name}" in done.result().stdout, name

@@ -21,9 +21,6 @@ from datacenter.errors import DeadlineError, LostError
 from datacenter.testing import Launcher, free_port
 from forwarder import Forwarder
 
-pytestmark = pytest.mark.alone
-
-
 RESETS = 100
 CALLS = 40  # at each
 WITHOUT_PAUSE = ClientOptions(route="direct", reconnect_min_ms=1, reconnect_max_ms=2)

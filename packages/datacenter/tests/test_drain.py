@@ -15,9 +15,7 @@ import pytest
 from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions
 from datacenter.client.route import RouteChoice
 from datacenter.testing import Launcher, Process, RunningBroker, RunningService
-
-pytestmark = pytest.mark.alone
-
+from said import said
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
 
@@ -126,7 +124,7 @@ def test_one_of_three_ends_under_load_and_no_call_fails(
     first, *others = services
     id_ = identity(launch, work_broker, first.pid)
     asyncio.run(main())
-    assert first.errors == ""
+    assert said(first.errors) == ""
 
 
 def test_a_service_is_drained_as_a_whole_and_calls_that_run_are_finished(

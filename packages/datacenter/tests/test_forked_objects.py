@@ -11,8 +11,6 @@ import textwrap
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 PREPARE = """
     import asyncio, contextlib, os, sys, threading, time, warnings
     warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # Python 3.12 warns of any fork beside threads

@@ -69,16 +69,18 @@ def test_with_the_library(copy: Path) -> None:
     assert (told["library"], told["None"], told["False"], told["True"]) == (True, True, False, True)
 
 
-@pytest.mark.parametrize("how", ["missing", "broken"])
+@pytest.mark.parametrize("how", ["missing", "broken", "of other sources"])
 def test_without_the_library(copy: Path, how: str) -> None:
     library = copy / "datacenter" / "broker" / "native" / "librelay.so"
     library.unlink()
     if how == "broken":
         library.write_bytes(b"\x7fELF and nothing more")
+    elif how == "of other sources":
+        subprocess.run(["cc", "-shared", "-o", str(library), "-x", "c", os.devnull], check=True)
     told = run_from(copy)
     assert (told["None"], told["False"]) == (False, False)
     kind, message, hint = told["True"]  # type: ignore[misc]
     assert kind == "DatacenterError"
     assert "librelay.so" in message
-    assert "install" in hint
+    assert "make native" in hint
     assert told["left"] == 0, "the relay that could not be made has left no socket"

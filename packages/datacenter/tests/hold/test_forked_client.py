@@ -6,11 +6,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from datacenter.testing import Launcher
-
-pytestmark = pytest.mark.alone
+from said import said
 
 FORKING = Path(__file__).with_name("forking.py")
 
@@ -22,4 +19,4 @@ def test_a_child_makes_its_own_client_and_the_parent_is_unharmed(launch: Launche
     assert forking.wait(60) == 0, forking.errors
     forking.wait_line("^done$", 5)
     assert [line for _, line in forking.lines] == ["done"]
-    assert not forking.errors
+    assert not said(forking.errors)

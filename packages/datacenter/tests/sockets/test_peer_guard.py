@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from datacenter.sockets import peer_guard
 
 Child = Callable[..., str]
 
@@ -217,3 +222,15 @@ ENDLESS = """
 
 def test_a_message_of_endlessly_many_frames_ends_its_connection(child: Child) -> None:
     child(PREPARE + ENDLESS + END)
+
+
+def test_without_its_functions_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "libpeerguard.so"
+    subprocess.run(["cc", "-shared", "-o", str(other), "-x", "c", os.devnull], check=True)
+    monkeypatch.setattr(peer_guard, "LIBRARY", other)
+    guard = peer_guard.PeerGuard()
+    assert "built from other sources" in guard.reason
+    assert "make native" in guard.reason
+    guard.watch(0)
+    guard.begin_in_child()
+    assert guard.refused() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -144,6 +145,13 @@ def test_a_file_that_exists_is_not_taken_over(tmp_path: Path) -> None:
 def test_a_missing_library_is_a_typed_answer(tmp_path: Path) -> None:
     with pytest.raises(LibraryMissingError, match=r"(?s)libleakline\.so.*make native"):
         Library(tmp_path / "libleakline.so")
+
+
+def test_a_library_of_other_sources_is_a_typed_answer(tmp_path: Path) -> None:
+    other = tmp_path / "libleakline.so"
+    subprocess.run(["cc", "-shared", "-o", str(other), "-x", "c", os.devnull], check=True)
+    with pytest.raises(LibraryMissingError, match=r"(?s)other sources.*undefined symbol.*make native"):
+        Library(other)
 
 
 def test_a_library_that_is_not_loaded_has_nothing_to_hook(table: DescriptorTable) -> None:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 from datacenter.errors import DatacenterError
 from datacenter.sockets import libzmq
+from datacenter.sockets.native_library import of_these_sources
 from datacenter.sockets.owned import OwnedSocket
 
 LIBRARY = Path(__file__).parent / "native" / "librelay.so"
@@ -154,7 +155,8 @@ class _Library:
 
 @cache
 def _library() -> _Library:
-    return _Library()
+    with of_these_sources():
+        return _Library()
 
 
 class NativeRelayLoop:
@@ -230,5 +232,5 @@ def make(
             return PythonRelayLoop(front, wake_fd, limits, expired)
         raise DatacenterError(
             f"The relay's native loop could not be loaded: {error}",
-            "Install a C compiler and `make`, then install datacenter again.",
+            "Install a C compiler and `make`, then install datacenter again (in a checkout: `make native`).",
         ) from error

@@ -20,6 +20,7 @@ import zmq
 
 from datacenter.errors import DatacenterError
 from datacenter.sockets import libzmq
+from datacenter.sockets.native_library import of_these_sources
 from datacenter.sockets.owned import OwnedSocket
 
 LIBRARY: Final = Path(__file__).parent / "native" / "libbatch.so"
@@ -88,7 +89,8 @@ class _Library:
 
 @functools.cache
 def _library() -> _Library:
-    return _Library()
+    with of_these_sources():
+        return _Library()
 
 
 class NativeBatch:

@@ -16,7 +16,9 @@ from ctypes import c_int, c_uint64, c_void_p
 from pathlib import Path
 from typing import Final
 
+from datacenter.errors import DatacenterError
 from datacenter.sockets import fork
+from datacenter.sockets.native_library import of_these_sources
 from leakline.recorder import RecorderError, replace_import
 
 log = logging.getLogger("datacenter.sockets")
@@ -36,13 +38,20 @@ class PeerGuard:
         self._lock = threading.Lock()
         try:
             self._library = ctypes.CDLL(str(LIBRARY))
+            with of_these_sources():
+                self._find()
         except OSError as error:
             self.reason = f"datacenter's native library could not be loaded: {error}"
-            return
+        except DatacenterError as error:
+            self.reason = f"{error.message}; {error.hint}"
+
+    def _find(self) -> None:
         self._listener = self._library.peer_guard_listener
         self._listener.argtypes, self._listener.restype = [c_int, c_int], None
         self._refused = self._library.peer_guard_refused
         self._refused.argtypes, self._refused.restype = [], c_uint64
+        self._begin_in_child = self._library.peer_guard_begin_in_child
+        self._functions = {symbol: getattr(self._library, f"peer_guard_{symbol}") for symbol in _SYMBOLS}
 
     def install(self, *, hooked: bool) -> None:
         """Before a socket binds: in front of libzmq's imports, also after the ledger was opened anew and took them.
@@ -63,7 +72,7 @@ class PeerGuard:
                 log.warning("a peer could abort this process: %s", self.reason)
 
     def _replace(self, symbol: str, hooked: bool) -> int:
-        function = ctypes.cast(getattr(self._library, f"peer_guard_{symbol}"), c_void_p).value or 0
+        function = ctypes.cast(self._functions[symbol], c_void_p).value or 0
         before: c_void_p | None = None
         if hooked and symbol in _HOOKED:
             before = c_void_p.in_dll(self._library, f"peer_guard_next_{symbol}")
@@ -78,7 +87,7 @@ class PeerGuard:
         """In a forked child: nothing is watched any more, and whoever held the lock does not exist."""
         self._lock = threading.Lock()
         if not self.reason:
-            self._library.peer_guard_begin_in_child()
+            self._begin_in_child()
 
     def refused(self) -> int:
         """How many connections were ended: they claimed a routing id, or do not speak ZMTP 3."""

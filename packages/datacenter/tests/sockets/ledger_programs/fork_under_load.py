@@ -42,16 +42,17 @@ def child(ledger: Ledger, baseline: dict[int, str], report: int) -> None:
     os.write(report, figures.closed_in_child.to_bytes(8, "little"))
 
 
-def load(context: zmq.Context[zmq.Socket[bytes]], port: int, stop: threading.Event) -> None:
+def load(context: zmq.Context[zmq.Socket[bytes]], port: int, begun: threading.Barrier, stop: threading.Event) -> None:
     """Sockets that come and go, and a connect that is retried each millisecond."""
     dead = context.socket(zmq.DEALER)
     dead.reconnect_ivl = 1
     dead.linger = 0
     dead.connect("tcp://127.0.0.1:9")
+    begun.wait()  # from here on all max_sockets may be in use
     while not stop.is_set():
         try:
             client = context.socket(zmq.DEALER)
-        except zmq.ZMQError:  # the reaper is behind: all max_sockets are in use
+        except zmq.ZMQError:  # the reaper is behind
             stop.wait(0.01)
             continue
         client.linger = 0
@@ -70,9 +71,11 @@ def main() -> None:
     server = context.socket(zmq.ROUTER)
     port = server.bind_to_random_port("tcp://127.0.0.1")
     stop = threading.Event()
-    threads = [threading.Thread(target=load, args=(context, port, stop), daemon=True) for _ in range(3)]
+    begun = threading.Barrier(4)
+    threads = [threading.Thread(target=load, args=(context, port, begun, stop), daemon=True) for _ in range(3)]
     for thread in threads:
         thread.start()
+    begun.wait()
     closed = 0
     for _ in range(int(sys.argv[1])):
         with suppress(zmq.Again):

@@ -10,7 +10,7 @@ class RecorderError(LeaklineError):
 
 
 class LibraryMissingError(RecorderError):
-    """The native library is not there, or cannot be loaded by this Python."""
+    """The native library is not there, was built from other sources, or cannot be loaded by this Python."""
 
 
 class TableError(RecorderError):

@@ -71,6 +71,15 @@ class Library:
                 f"leakline's native library could not be loaded: {error}",
                 "install a C compiler and `make`, then install leakline again (in a checkout: `make native`)",
             ) from error
+        try:
+            self._find(slow, quick)
+        except AttributeError as error:
+            raise LibraryMissingError(
+                f"leakline's native library was built from other sources: {error}",
+                "install leakline again (in a checkout: `make native`)",
+            ) from error
+
+    def _find(self, slow: ctypes.CDLL, quick: ctypes.PyDLL) -> None:
         self.table_create = slow.leakline_table_create
         self.table_create.argtypes, self.table_create.restype = [c_char_p], c_void_p
         self.table_close = slow.leakline_table_close
