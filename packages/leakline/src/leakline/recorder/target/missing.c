@@ -3,12 +3,6 @@
 
 #define WEAK __attribute__((weak))
 
-WEAK void leakline_unwind_prepare(void) {}
-WEAK void leakline_unwind(const struct leakline_registers *from, struct leakline_origin *origin) {
-    origin->native[0] = from->pc;
-    origin->native_count = 1;
-}
-WEAK uint64_t leakline_libraries_generation(void) { return 0; }
 WEAK void leakline_python_prepare(void) {}
 WEAK void leakline_python(struct leakline_origin *origin) { (void)origin; }
 WEAK const char *leakline_function_name(uint32_t function) {

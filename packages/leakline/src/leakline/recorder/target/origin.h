@@ -29,10 +29,16 @@ struct leakline_registers {
     uintptr_t fp; /* the caller's frame pointer register (rbp, x29), whatever it is used for */
 };
 
+/* The caller's stack pointer. On x86-64 the frame record (rbp, return address) is the top of a frame, on aarch64 (x29, x30) its bottom. */
+#if defined(__x86_64__)
+#define LEAKLINE_CALLER_SP ((uintptr_t)__builtin_frame_address(0) + 16)
+#else
+#define LEAKLINE_CALLER_SP ((uintptr_t)__builtin_dwarf_cfa())
+#endif
 /* To be used in the intercepted function itself, which must be compiled with -fno-omit-frame-pointer. */
 #define LEAKLINE_CALLER                                                                                                            \
     ((struct leakline_registers){.pc = (uintptr_t)__builtin_extract_return_addr(__builtin_return_address(0)),                     \
-                                 .sp = (uintptr_t)__builtin_frame_address(0) + 16,                                                 \
+                                 .sp = LEAKLINE_CALLER_SP,                                                                         \
                                  .fp = *(uintptr_t *)__builtin_frame_address(0)})
 
 /* One Python frame. `code` is the number of a code object in the recording (python_code.h), 0 if it could not be read. */

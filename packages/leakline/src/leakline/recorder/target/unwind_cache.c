@@ -1,0 +1,106 @@
+/* The table of rules (unwind_cache.h).
+ *
+ * A slot is two words: a key of 48 bits of address and 16 of tag (how many loads since the table was made), and a rule. Within a tag a slot is
+ * written once; it is taken again only for a later tag. So a reader that sees its own key before and after it read the rule has read the
+ * rule of that key: between the two the slot could only have gone to a later tag, from which no writer brings it back. Old tags need no
+ * clearing: nobody asks for them. When all tags are used up a new table is mapped; the old one stays mapped, for readers who are still in it.
+ * Where a bucket is full, the rule is made anew each time: slower, never wrong.
+ */
+#define _GNU_SOURCE
+#include "unwind_cache.h"
+#include "system_calls.h"
+#include "unwind_rules.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/mman.h>
+
+#ifndef LEAKLINE_CACHE_BITS /* smaller in tests of a full table */
+#define LEAKLINE_CACHE_BITS 14
+#endif
+#ifndef LEAKLINE_CACHE_TAGS
+#define LEAKLINE_CACHE_TAGS 0xffff
+#endif
+enum { BUCKETS = 1 << LEAKLINE_CACHE_BITS, WAYS = 4, TAG_BITS = 16, TAG_MASK = (1 << TAG_BITS) - 1, LAST_TAG = LEAKLINE_CACHE_TAGS };
+#define TAKEN ((uint64_t)1) /* being written; no key: its address would be 0 */
+
+struct slot {
+    _Atomic uint64_t key, rule;
+};
+
+struct bucket {
+    struct slot slots[WAYS]; /* a cache line */
+};
+
+struct table {
+    struct bucket buckets[BUCKETS];
+    uint64_t first; /* generation of tag 1 */
+};
+
+static struct table first_table __attribute__((aligned(64)));
+static _Atomic(struct table *) current = &first_table;
+
+static inline struct bucket *bucket_of(struct table *table, uintptr_t pc) {
+    return &table->buckets[(uint64_t)pc * 0x9e3779b97f4a7c15u >> (64 - LEAKLINE_CACHE_BITS)];
+}
+
+/* The second choice of each bucket. */
+static inline struct bucket *neighbour(struct table *table, struct bucket *bucket) { return &table->buckets[(bucket - table->buckets) ^ 1]; }
+
+static inline bool find(struct bucket *bucket, uint64_t key, uint64_t *rule) {
+    for (unsigned i = 0; i < WAYS; i++) {
+        struct slot *slot = &bucket->slots[i];
+        if (atomic_load_explicit(&slot->key, memory_order_acquire) != key) continue;
+        *rule = atomic_load_explicit(&slot->rule, memory_order_acquire);
+        return atomic_load_explicit(&slot->key, memory_order_relaxed) == key;
+    }
+    return false;
+}
+
+static bool insert(struct bucket *bucket, uint64_t key, uint64_t rule) {
+    for (unsigned i = 0; i < WAYS; i++) {
+        struct slot *slot = &bucket->slots[i];
+        uint64_t old = atomic_load_explicit(&slot->key, memory_order_relaxed);
+        if (old == key) return true;
+        if (old == TAKEN || (old & TAG_MASK) >= (key & TAG_MASK)) continue;
+        if (!atomic_compare_exchange_strong_explicit(&slot->key, &old, TAKEN, memory_order_acquire, memory_order_relaxed)) continue;
+        /* Release: a reader that sees the new rule sees the slot taken, or what came after. */
+        atomic_store_explicit(&slot->rule, rule, memory_order_release);
+        atomic_store_explicit(&slot->key, key, memory_order_release);
+        return true;
+    }
+    return false;
+}
+
+/* A table whose first tag is `generation`, in place of `old`; NULL if there is no memory. */
+static struct table *renew(struct table *old, uint64_t generation) {
+    long address = leakline_call6(SYS_mmap, 0, sizeof(struct table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address < 0 && address > -4096) return NULL;
+    struct table *table = (struct table *)address;
+    table->first = generation;
+    if (atomic_compare_exchange_strong(&current, &old, table)) return table;
+    leakline_call3(SYS_munmap, address, sizeof(struct table), 0);
+    return old;
+}
+
+static __attribute__((noinline)) uint64_t make(struct table *table, uintptr_t pc, uint64_t key) {
+    uint64_t rule = leakline_make_rule(pc);
+    struct bucket *bucket = bucket_of(table, pc);
+    if (!insert(bucket, key, rule)) insert(neighbour(table, bucket), key, rule);
+    return rule;
+}
+
+uint64_t leakline_rule(uintptr_t pc, uint64_t generation) {
+    struct table *table = atomic_load_explicit(&current, memory_order_acquire);
+    uint64_t rule;
+    if (generation - table->first >= LAST_TAG) {
+        if (generation > table->first) table = renew(table, generation);
+        if (table == NULL || generation - table->first >= LAST_TAG) return leakline_make_rule(pc);
+    }
+    if (pc >> (64 - TAG_BITS) != 0) return leakline_make_rule(pc);
+    uint64_t key = (uint64_t)pc << TAG_BITS | (generation - table->first + 1);
+    struct bucket *bucket = bucket_of(table, pc);
+    if (find(bucket, key, &rule) || find(neighbour(table, bucket), key, &rule)) return rule;
+    return make(table, pc, key);
+}
