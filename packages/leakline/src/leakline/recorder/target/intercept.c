@@ -1,0 +1,134 @@
+/* The table of interceptions, and what the wrappers record. See intercept.h. */
+#define _GNU_SOURCE
+#include "intercept.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#ifndef SCM_PIDFD
+#define SCM_PIDFD 4
+#endif
+
+#define LEAKLINE_DECLARE(name, ...) extern char leakline_wrapper_##name[] __asm__("leakline_intercept_" #name) __attribute__((visibility("hidden")));
+LEAKLINE_INTERCEPTED(LEAKLINE_DECLARE)
+#undef LEAKLINE_DECLARE
+
+#define LEAKLINE_ROW(name, ...) [LEAKLINE_FUNCTION_##name] = {#name, leakline_wrapper_##name},
+const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTIONS] = {LEAKLINE_INTERCEPTED(LEAKLINE_ROW)};
+#undef LEAKLINE_ROW
+
+bool leakline_request_opens(unsigned long request) {
+#define LEAKLINE_CASE(name, value) case value:
+    switch (request) {
+        LEAKLINE_REQUESTS(LEAKLINE_CASE)
+        return true;
+    }
+#undef LEAKLINE_CASE
+    return false;
+}
+
+int leakline_number_of(void *stream) {
+    int error = errno;
+    int number = fileno(stream);
+    errno = error;
+    return number;
+}
+
+void leakline_made(int number, enum leakline_how how, int related, enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    bool exhausted = number < 0 && (error == EMFILE || error == ENFILE);
+    if ((number >= 0 || exhausted) && leakline_enter()) {
+        uint32_t stack = leakline_stack_here(&caller);
+        if (exhausted)
+            leakline_exhausted(error, function, stack);
+        else
+            leakline_opened(number, how, related, function, stack);
+        leakline_leave();
+    }
+    errno = error;
+}
+
+void leakline_made_pair(bool made, const int numbers[2], enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    if (!made) {
+        leakline_made(-1, LEAKLINE_HOW_OPENED, -1, function, caller);
+    } else if (leakline_enter()) {
+        uint32_t stack = leakline_stack_here(&caller);
+        for (int i = 0; i < 2; i++)
+            leakline_opened(numbers[i], LEAKLINE_HOW_OPENED, -1, function, stack);
+        leakline_leave();
+    }
+    errno = error;
+}
+
+/* After the call, as it closes only if it succeeds, and the number is nobody else's in between. */
+void leakline_replaced(int number, enum leakline_how how, int original, enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    if (leakline_enter()) {
+        uint32_t stack = leakline_stack_here(&caller);
+        leakline_closing(number, function, stack);
+        leakline_opened(number, how, original, function, stack);
+        leakline_leave();
+    }
+    errno = error;
+}
+
+uint32_t leakline_before_close(int number, enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    uint32_t stack = 0;
+    if (number >= 0 && leakline_enter()) {
+        stack = leakline_stack_here(&caller);
+        leakline_closing(number, function, stack);
+        leakline_leave();
+    }
+    errno = error;
+    return stack;
+}
+
+void leakline_after_failed_close(int number, enum leakline_function function, uint32_t stack) {
+    int error = errno;
+    if (number >= 0 && leakline_enter()) {
+        leakline_close_failed(number, error, function, stack);
+        leakline_leave();
+    }
+    errno = error;
+}
+
+void leakline_before_close_range(unsigned first, unsigned last, enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    if (leakline_enter()) {
+        leakline_closing_range(first, last, function, leakline_stack_here(&caller));
+        leakline_leave();
+    }
+    errno = error;
+}
+
+static void received_in(const struct cmsghdr *header, enum leakline_function function, uint32_t stack) {
+    size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < count; i++) {
+        int number;
+        memcpy(&number, CMSG_DATA(header) + i * sizeof number, sizeof number);
+        leakline_opened(number, LEAKLINE_HOW_RECEIVED, -1, function, stack);
+    }
+}
+
+void leakline_received(const struct msghdr *message, enum leakline_function function, struct leakline_registers caller) {
+    int error = errno;
+    uint32_t stack = 0;
+    bool entered = false;
+    for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header; header = CMSG_NXTHDR((struct msghdr *)message, header)) {
+        if (header->cmsg_level != SOL_SOCKET || (header->cmsg_type != SCM_RIGHTS && header->cmsg_type != SCM_PIDFD) ||
+            header->cmsg_len < CMSG_LEN(sizeof(int)))
+            continue;
+        if (!entered && !(entered = leakline_enter()))
+            break;
+        stack = stack ? stack : leakline_stack_here(&caller);
+        received_in(header, function, stack);
+    }
+    if (entered)
+        leakline_leave();
+    errno = error;
+}
