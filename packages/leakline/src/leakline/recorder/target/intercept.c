@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "intercept.h"
 
+#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -20,6 +21,41 @@ LEAKLINE_INTERCEPTED(LEAKLINE_DECLARE)
 const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTIONS] = {LEAKLINE_INTERCEPTED(LEAKLINE_ROW)};
 #undef LEAKLINE_ROW
 
+const char *leakline_function_name(uint32_t function) {
+    return function < LEAKLINE_FUNCTIONS ? leakline_interceptions[function].name : NULL;
+}
+
+/* --- libraries that were loaded since */
+
+/* Loading is noticed by the loader's counter and not by intercepting dlopen(), which goes by who calls it. */
+static void look_at_libraries(void) {
+    static uint64_t seen;
+    uint64_t generation = leakline_libraries_generation();
+    if (__builtin_expect(__atomic_load_n(&seen, __ATOMIC_RELAXED) == generation, 1))
+        return;
+    __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
+    leakline_python_prepare();
+    if (leakline_patch_all)
+        leakline_patch_all();
+}
+
+/* The counter grows before a library is relocated, which would undo a patch: so the loader's lock is waited for, as the call is about to do
+ * anyway. The real dlsym() goes by who calls it and is jumped to: nothing may come after it. */
+void *leakline_intercept_dlsym(void *library, const char *name) {
+    static uint64_t seen;
+    if (LEAKLINE_WANTED && leakline_patch_all && __atomic_load_n(&seen, __ATOMIC_RELAXED) != leakline_libraries_generation()) {
+        int error = errno;
+        dlsym(RTLD_DEFAULT, "dlsym");
+        uint64_t generation = leakline_libraries_generation();
+        leakline_patch_all();
+        __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
+        errno = error;
+    }
+    return dlsym(library, name);
+}
+
+/* --- what wrappers ask */
+
 bool leakline_request_opens(unsigned long request) {
 #define LEAKLINE_CASE(name, value) case value:
     switch (request) {
@@ -37,10 +73,13 @@ int leakline_number_of(void *stream) {
     return number;
 }
 
+/* --- what wrappers record */
+
 void leakline_made(int number, enum leakline_how how, int related, enum leakline_function function, struct leakline_registers caller) {
     int error = errno;
     bool exhausted = number < 0 && (error == EMFILE || error == ENFILE);
     if ((number >= 0 || exhausted) && leakline_enter()) {
+        look_at_libraries();
         uint32_t stack = leakline_stack_here(&caller);
         if (exhausted)
             leakline_exhausted(error, function, stack);

@@ -49,7 +49,7 @@ static inline void *leakline_real(enum leakline_function function) {
         __attribute__((alias("leakline_intercept_" #name), visibility("default")))
 
 /* Whether a wrapper has anything to tell: the one branch that it costs while nothing is recorded. */
-#define LEAKLINE_WANTED __builtin_expect(leakline_recording_on(), 0)
+#define LEAKLINE_WANTED __builtin_expect(!__atomic_load_n(&leakline_idle, __ATOMIC_RELAXED), 0)
 
 /* Whether an ioctl() with this request makes a descriptor. */
 bool leakline_request_opens(unsigned long request);
@@ -67,6 +67,10 @@ void leakline_replaced(int number, enum leakline_how how, int original, enum lea
 uint32_t leakline_before_close(int number, enum leakline_function function, struct leakline_registers caller);
 void leakline_after_failed_close(int number, enum leakline_function function, uint32_t stack);
 void leakline_before_close_range(unsigned first, unsigned last, enum leakline_function function, struct leakline_registers caller);
+/* Whether close_range with these arguments closes anything; before it does, marks a thread that is going to have descriptors of its own. */
+bool leakline_close_range_closes(unsigned first, unsigned last, unsigned flags);
+/* This thread has descriptors of its own from now on. */
+void leakline_unshared(void);
 /* What a message brought along. */
 struct msghdr;
 void leakline_received(const struct msghdr *message, enum leakline_function function, struct leakline_registers caller);

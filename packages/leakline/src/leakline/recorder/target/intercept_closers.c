@@ -6,19 +6,18 @@
 #include <stdio.h>
 
 #include "intercept.h"
+#include "system_calls.h"
 
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE 2u
 #define CLOSE_RANGE_CLOEXEC 4u
 #endif
+#ifndef SYS_close_range
+#define SYS_close_range 436 /* on both machines */
+#endif
 
 /* fclose() fails with EBADF also when it cannot write what it has left: only a look beforehand tells that the descriptor was closed already. */
-static bool is_open(int number) {
-    int error = errno;
-    bool open = number < 0 || LEAKLINE_REAL(fcntl)(number, F_GETFD, NULL) >= 0;
-    errno = error;
-    return open;
-}
+static bool is_open(int number) { return number < 0 || leakline_call3(SYS_fcntl, number, F_GETFD, 0) >= 0; }
 
 #define LEAKLINE_DEFINE(name, parameters, arguments, descriptor, ambiguous)                                                        \
     int leakline_intercept_##name parameters {                                                                                     \
@@ -36,24 +35,24 @@ static bool is_open(int number) {
 LEAKLINE_CLOSERS(LEAKLINE_DEFINE)
 #undef LEAKLINE_DEFINE
 
-/* Whether the kernel knows close_range: it would fail, and nothing be closed, if not. An empty range tells. */
+/* Whether the kernel knows close_range: nothing would be closed if not. An empty range tells. */
 static bool knows_close_range(void) {
     static int known; /* 1: yes, -1: no */
-    if (!known) {
-        int error = errno;
-        known = LEAKLINE_REAL(close_range)(~0u, ~0u, 0) == 0 ? 1 : -1;
-        errno = error;
-    }
+    if (!known)
+        known = leakline_call3(SYS_close_range, -1, -1, 0) == 0 ? 1 : -1;
     return known > 0;
 }
 
-int leakline_intercept_close_range(unsigned first, unsigned last, int flags) {
-    if (!LEAKLINE_WANTED)
-        return LEAKLINE_REAL(close_range)(first, last, flags);
-    bool valid = first <= last && ((unsigned)flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC)) == 0;
-    if ((unsigned)flags & CLOSE_RANGE_UNSHARE && valid)
+bool leakline_close_range_closes(unsigned first, unsigned last, unsigned flags) {
+    if (first > last || flags & ~(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) || !knows_close_range())
+        return false;
+    if (flags & CLOSE_RANGE_UNSHARE)
         leakline_unshared();
-    if (valid && !((unsigned)flags & CLOSE_RANGE_CLOEXEC) && knows_close_range())
+    return !(flags & CLOSE_RANGE_CLOEXEC);
+}
+
+int leakline_intercept_close_range(unsigned first, unsigned last, int flags) {
+    if (LEAKLINE_WANTED && leakline_close_range_closes(first, last, (unsigned)flags))
         leakline_before_close_range(first, last, LEAKLINE_FUNCTION_close_range, LEAKLINE_CALLER);
     return LEAKLINE_REAL(close_range)(first, last, flags);
 }

@@ -36,8 +36,7 @@ static char *const *environment_for(char *const environment[], bool child) {
     return memory ? leakline_environment_fill(memory, environment, child) : environment;
 }
 
-/* Exec replaces this process; a child that shares memory, or was made in a way that nobody was told of, is another one. */
-static char *const *own_environment(char *const environment[]) { return environment_for(environment, !leakline_is_recorded_process()); }
+static char *const *own_environment(char *const environment[]) { return environment_for(environment, false); }
 
 int leakline_intercept_execve(const char *path, char *const arguments[], char *const environment[]) {
     return LEAKLINE_REAL(execve)(path, arguments, own_environment(environment));
@@ -45,7 +44,10 @@ int leakline_intercept_execve(const char *path, char *const arguments[], char *c
 LEAKLINE_EXPORT(execve);
 
 int leakline_intercept_execv(const char *path, char *const arguments[]) {
-    return LEAKLINE_REAL(execve)(path, arguments, own_environment(environ));
+    char *const *environment = own_environment(environ);
+    if (environment == environ)
+        return LEAKLINE_REAL(execv)(path, arguments);
+    return LEAKLINE_REAL(execve)(path, arguments, environment);
 }
 LEAKLINE_EXPORT(execv);
 
@@ -55,7 +57,10 @@ int leakline_intercept_execvpe(const char *file, char *const arguments[], char *
 LEAKLINE_EXPORT(execvpe);
 
 int leakline_intercept_execvp(const char *file, char *const arguments[]) {
-    return LEAKLINE_REAL(execvpe)(file, arguments, own_environment(environ));
+    char *const *environment = own_environment(environ);
+    if (environment == environ)
+        return LEAKLINE_REAL(execvp)(file, arguments);
+    return LEAKLINE_REAL(execvpe)(file, arguments, environment);
 }
 LEAKLINE_EXPORT(execvp);
 

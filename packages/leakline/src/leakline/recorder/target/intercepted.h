@@ -139,6 +139,8 @@
     X(login_tty, "makes 0, 1 and 2 copies, closes the original")                                                                   \
     X(daemon, "0, 1 and 2 become /dev/null")                                                                                       \
     X(unshare, "with CLONE_FILES: the thread has its own descriptors from then on, which are not recorded")                        \
+    X(clone, "makes one descriptor with CLONE_PIDFD; nothing is recorded in a child that has the parent's memory")                 \
+    X(__clone, "makes one descriptor with CLONE_PIDFD; nothing is recorded in a child that has the parent's memory")               \
     X(vfork, "nothing is recorded in the child, which has the parent's memory")                                                    \
     X(__vfork, "nothing is recorded in the child, which has the parent's memory")
 
