@@ -1,6 +1,7 @@
 /* The table of interceptions, and what the wrappers record. See intercept.h. */
 #define _GNU_SOURCE
 #include "intercept.h"
+#include "recording_layout.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -18,11 +19,12 @@ LEAKLINE_INTERCEPTED(LEAKLINE_DECLARE)
 #undef LEAKLINE_DECLARE
 
 #define LEAKLINE_ROW(name, ...) [LEAKLINE_FUNCTION_##name] = {#name, leakline_wrapper_##name},
-const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTIONS] = {LEAKLINE_INTERCEPTED(LEAKLINE_ROW)};
+const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTION_END] = {LEAKLINE_INTERCEPTED(LEAKLINE_ROW)};
 #undef LEAKLINE_ROW
+_Static_assert(LEAKLINE_FUNCTION_END <= LEAKLINE_FUNCTIONS, "a recording has room for every name");
 
 const char *leakline_function_name(uint32_t function) {
-    return function < LEAKLINE_FUNCTIONS ? leakline_interceptions[function].name : NULL;
+    return function < LEAKLINE_FUNCTION_END ? leakline_interceptions[function].name : NULL;
 }
 
 /* --- libraries that were loaded since */

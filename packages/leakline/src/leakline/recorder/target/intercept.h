@@ -16,8 +16,8 @@ struct leakline_interception {
     void *replacement;
 };
 
-/* By number: enum leakline_function. The last one's number is LEAKLINE_FUNCTIONS - 1; 0 is empty. */
-extern const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTIONS];
+/* By number: enum leakline_function. The last one's number is LEAKLINE_FUNCTION_END - 1; 0 is empty. */
+extern const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTION_END];
 
 /* Stands for dlsym in import tables that are patched, and is never preloaded: a library that was loaded since is patched before any of its
  * functions can be looked up. */
@@ -32,7 +32,7 @@ __attribute__((weak)) void leakline_patch_all(void);
 void leakline_find_real_functions(void);
 void *leakline_find_real(enum leakline_function function);
 
-extern void *leakline_real_functions[LEAKLINE_FUNCTIONS];
+extern void *leakline_real_functions[LEAKLINE_FUNCTION_END];
 
 static inline void *leakline_real(enum leakline_function function) {
     void *real = __atomic_load_n(&leakline_real_functions[function], __ATOMIC_RELAXED);

@@ -10,7 +10,7 @@
 
 #include "intercept.h"
 
-void *leakline_real_functions[LEAKLINE_FUNCTIONS];
+void *leakline_real_functions[LEAKLINE_FUNCTION_END];
 
 struct symbols {
     uintptr_t base;
@@ -104,8 +104,8 @@ static void *find_in(const struct symbols *symbols, const char *name) {
 struct search {
     enum leakline_function first, end;
     bool past_ours;
-    void *before[LEAKLINE_FUNCTIONS];
-    void *after[LEAKLINE_FUNCTIONS];
+    void *before[LEAKLINE_FUNCTION_END];
+    void *after[LEAKLINE_FUNCTION_END];
 };
 
 static bool holds_us(const struct dl_phdr_info *library) {
@@ -150,7 +150,7 @@ static void find(enum leakline_function first, enum leakline_function end) {
     }
 }
 
-void leakline_find_real_functions(void) { find(LEAKLINE_FUNCTION_NONE + 1, LEAKLINE_FUNCTIONS); }
+void leakline_find_real_functions(void) { find(LEAKLINE_FUNCTION_NONE + 1, LEAKLINE_FUNCTION_END); }
 
 void *leakline_find_real(enum leakline_function function) {
     find(function, function + 1);

@@ -225,7 +225,7 @@
 
 /* Number of an intercepted function, as the recording keeps it. 0: none. */
 #define LEAKLINE_NUMBER(name, ...) LEAKLINE_FUNCTION_##name,
-enum leakline_function { LEAKLINE_FUNCTION_NONE, LEAKLINE_INTERCEPTED(LEAKLINE_NUMBER) LEAKLINE_FUNCTIONS };
+enum leakline_function { LEAKLINE_FUNCTION_NONE, LEAKLINE_INTERCEPTED(LEAKLINE_NUMBER) LEAKLINE_FUNCTION_END };
 #undef LEAKLINE_NUMBER
 
 #endif

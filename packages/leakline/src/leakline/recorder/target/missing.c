@@ -5,7 +5,3 @@
 
 WEAK void leakline_python_prepare(void) {}
 WEAK void leakline_python(struct leakline_origin *origin) { (void)origin; }
-WEAK const char *leakline_function_name(uint32_t function) {
-    (void)function;
-    return 0;
-}

@@ -293,6 +293,7 @@ void leakline_start(void) {
     if (__atomic_load_n(&started, __ATOMIC_RELAXED) || !environ || __atomic_exchange_n(&started, true, __ATOMIC_ACQ_REL))
         return;
     leakline_environment_take();
+    leakline_bracket_start(false);
     int pid = pid_now();
     if (leakline_asked.recording[0] == '\0' || (leakline_asked.pid != pid && !leakline_asked.follow)) {
         leakline_asked.recording[0] = '\0';

@@ -19,7 +19,13 @@ static __thread uint64_t closing_generation; /* of what the close that this thre
 
 /* --- the bracket */
 
-void leakline_bracket_start(bool start) { __atomic_store_n(&on, start, __ATOMIC_RELEASE); }
+bool leakline_idle;
+
+void leakline_bracket_start(bool start) {
+    __atomic_store_n(&on, start, __ATOMIC_RELEASE);
+    __atomic_store_n(&leakline_idle, !start, __ATOMIC_RELAXED);
+}
+
 bool leakline_bracket_inside(void) { return inside; }
 
 void leakline_bracket_forget(void) {

@@ -31,6 +31,8 @@ void leakline_recording_end(void);
 void leakline_recording_fail(const char *because);
 /* Whether something is being recorded by this thread now: false when off, in a vfork child, or inside the recorder itself. */
 bool leakline_recording_on(void);
+/* Nothing is recorded in this process, nor was it asked for: a wrapper's quick look before anything else. False until that is known. */
+extern bool leakline_idle;
 
 /* --- on the path of each call (recording.c). A bracket: nothing the recorder does itself is recorded in between. */
 

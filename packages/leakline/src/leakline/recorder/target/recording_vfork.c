@@ -11,9 +11,14 @@ void leakline_vfork_begin(void) { leakline_vforked++; }
 void leakline_vfork_end(void) { leakline_vforked--; }
 
 __asm__(".text\n"
-        ".globl vfork\n"
+        ".globl vfork, __vfork, leakline_intercept_vfork, leakline_intercept___vfork\n"
+        ".hidden leakline_intercept_vfork, leakline_intercept___vfork\n"
         ".type vfork, %function\n"
+        ".type __vfork, %function\n"
         "vfork:\n"
+        "__vfork:\n"
+        "leakline_intercept_vfork:\n"
+        "leakline_intercept___vfork:\n"
 #if defined(__x86_64__)
         "    endbr64\n"
         "    popq %rdi\n" /* kept by the system call, as is rsi */
