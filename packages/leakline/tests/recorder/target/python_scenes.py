@@ -44,6 +44,11 @@ class Kind(object):
         check("exit")
 
 
+class Made(object):
+    def __init__(self):
+        check("init")
+
+
 def generator():
     yield check("generator")
     for _ in inner_generator():
@@ -73,6 +78,7 @@ def plain():
     {1: check("dict comprehension") for _ in (1,)}
     list(check("generator expression") for _ in (1, 2))
     for _ in range(20):
+        Made()
         list(generator())  # often enough that 3.11+ specialises it
         for _ in generator():
             pass

@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
-SOURCES = ("python_frames.c", "python_interpreter.c", "python_code.c")
+SOURCES = ("python_frames.c", "python_interpreter.c", "python_code.c", "python_offsets.c")
 PYTHON_CUT = 2
 MOST = 32
 
@@ -29,7 +29,7 @@ def _load(name: str) -> ModuleType:
 
 
 INTERPRETERS: dict[str, Path] = _load("interpreters").interpreters()
-SUPPORTED = {version: path for version, path in INTERPRETERS.items() if version not in ("2.7", "3.13")}
+SUPPORTED = {version: path for version, path in INTERPRETERS.items() if version != "2.7"}
 
 
 @pytest.fixture(scope="session")

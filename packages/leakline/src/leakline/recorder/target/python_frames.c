@@ -129,21 +129,42 @@ static uintptr_t own_thread(const struct leakline_python *python, struct leaklin
     return other ? other : thread;
 }
 
-/* Bytes from the beginning of the byte code; -1: not begun. */
-static int32_t instruction_of(const struct leakline_python_layout *layout, uintptr_t frame, uintptr_t code) {
+/* Where the byte code begins that the frame runs; 0: not known. Free-threaded 3.14 has an array of copies: its length, then addresses. */
+static uintptr_t byte_code(const struct leakline_python_layout *layout, struct leakline_reading *reading, uintptr_t frame, uintptr_t code) {
+    if (layout->frame_copy == LEAKLINE_PYTHON_NONE)
+        return code + layout->code_bytes;
+    uintptr_t copies = leakline_readable(reading, code, layout->code_copies + 8u) ? leakline_word(code, layout->code_copies) : 0;
+    uint32_t number = leakline_half(frame, layout->frame_copy);
+    if (!leakline_readable(reading, copies, 8) || number >= leakline_word(copies, 0))
+        return 0;
+    uintptr_t entry = copies + 8 + 8 * (uintptr_t)number;
+    return leakline_readable(reading, entry, 8) ? leakline_word(entry, 0) : 0;
+}
+
+/* Bytes from the beginning of the byte code; -1: not begun, or not known. */
+static int32_t instruction_of(const struct leakline_python_layout *layout, struct leakline_reading *reading, uintptr_t frame, uintptr_t code) {
     if (layout->instruction_unit) {
         int32_t last = (int32_t)leakline_half(frame, layout->frame_instruction);
         return last < 0 ? -1 : last * layout->instruction_unit;
     }
-    intptr_t offset = (intptr_t)(leakline_word(frame, layout->frame_instruction) - code - layout->code_bytes);
-    return offset < 0 || offset > INT32_MAX ? -1 : (int32_t)offset;
+    uintptr_t start = byte_code(layout, reading, frame, code);
+    intptr_t offset = (intptr_t)(leakline_word(frame, layout->frame_instruction) - start);
+    return !start || offset < 0 || offset > INT32_MAX ? -1 : (int32_t)offset;
+}
+
+/* 3.13+ runs __init__ of a class that is made often above a frame of the interpreter's own, which Python's tracebacks leave out, too: one
+ * static code object whose file and name are the same string, and which has no line. */
+static bool is_trampoline(const struct leakline_python_layout *layout, struct leakline_reading *reading, uintptr_t code) {
+    return layout->entry == LEAKLINE_ENTRY_SHIM && leakline_readable(reading, code, layout->code_lines + 8u) &&
+           leakline_half(code, layout->code_first_line) == 0 &&
+           leakline_word(code, layout->code_file) == leakline_word(code, layout->code_name);
 }
 
 static size_t frame_size(const struct leakline_python_layout *layout) {
     unsigned size = layout->frame_instruction;
     size = layout->frame_code > size ? layout->frame_code : size;
     size = layout->frame_previous > size ? layout->frame_previous : size;
-    return size + 16; /* 3.11's is_entry and 3.12's owner stand within the 16 bytes after the instruction */
+    return size + 32; /* is_entry, owner and the number of the copy stand behind the instruction */
 }
 
 static void walk(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t frame, struct leakline_origin *origin) {
@@ -162,15 +183,19 @@ static void walk(const struct leakline_python *python, struct leakline_reading *
             frame = previous;
             continue;
         }
+        uintptr_t code = leakline_word(frame, layout->frame_code) & ~(uintptr_t)layout->tagged;
+        if (is_trampoline(layout, reading, code)) {
+            frame = previous;
+            continue;
+        }
         if (origin->python_count == LEAKLINE_PYTHON_FRAMES) {
             origin->flags |= LEAKLINE_PYTHON_CUT;
             return;
         }
-        uintptr_t code = leakline_word(frame, layout->frame_code) & ~(uintptr_t)layout->tagged;
         last = &origin->python[origin->python_count++];
         *last = (struct leakline_python_frame){.code = leakline_python_code(python, reading, code), .instruction = -1};
         if (last->code)
-            last->instruction = instruction_of(layout, frame, code);
+            last->instruction = instruction_of(layout, reading, frame, code);
         else
             origin->flags |= LEAKLINE_PYTHON_BROKEN;
         if (layout->entry == LEAKLINE_ENTRY_EVERY)

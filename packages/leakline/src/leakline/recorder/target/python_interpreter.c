@@ -123,18 +123,20 @@ static uint32_t parse_version(const char *text) {
 }
 
 static bool find_layout(struct leakline_python *python) {
+    const struct leakline_python_names *names = &python->names;
+    bool known = leakline_python_described(names->runtime, python->version, &python->layout);
     const size_t count = sizeof leakline_python_layouts / sizeof *leakline_python_layouts;
-    for (size_t i = 0; i < count; i++) {
-        const struct leakline_python_layout *layout = &leakline_python_layouts[i];
-        if (python->version >> 16 != (0x0300u | layout->minor))
-            continue;
-        python->layout = *layout;
-        python->finalizing = python->names.finalizing;
-        if (layout->runtime_finalizing != LEAKLINE_PYTHON_NONE && python->names.runtime)
-            python->finalizing = (const uintptr_t *)(python->names.runtime + layout->runtime_finalizing);
-        return python->finalizing != NULL;
+    for (size_t i = 0; i < count && !known && !names->debug_build; i++) {
+        known = python->version >> 16 == (0x0300u | leakline_python_layouts[i].minor);
+        python->layout = leakline_python_layouts[i];
     }
-    return false;
+    if (!known)
+        return false;
+    const bool in_runtime = python->layout.runtime_finalizing != LEAKLINE_PYTHON_NONE;
+    python->finalizing = names->finalizing;
+    if (in_runtime)
+        python->finalizing = names->runtime ? (const uintptr_t *)(names->runtime + python->layout.runtime_finalizing) : NULL;
+    return python->finalizing != NULL;
 }
 
 static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
@@ -146,7 +148,7 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
     *python = (struct leakline_python){.base = info->dlpi_addr};
     find_names(&object, python);
     const struct leakline_python_names *names = &python->names;
-    if (!names->attached || !names->interpreters || !names->code_type || !names->text_type || !names->bytes_type || names->debug_build)
+    if (!names->attached || !names->interpreters || !names->code_type || !names->text_type || !names->bytes_type)
         return 0;
     if (names->version)
         python->version = *names->version;

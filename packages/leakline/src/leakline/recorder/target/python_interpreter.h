@@ -33,5 +33,7 @@ struct leakline_python {
 
 /* Looks through the loaded libraries. False: none that can be read. Takes the loader's (recursive) lock; allocates nothing. */
 bool leakline_python_find(struct leakline_python *python);
+/* The layout of an interpreter that describes itself (3.13+), from its _PyRuntime. False: it does not, or not in a known way. */
+bool leakline_python_described(const char *runtime, uint32_t version, struct leakline_python_layout *layout);
 
 #endif

@@ -28,9 +28,10 @@ struct leakline_python_layout {
     uint16_t interpreter_threads;
     /* PyFrameObject, _PyInterpreterFrame */
     uint16_t frame_previous, frame_code, frame_instruction, frame_entry, frame_owner;
+    uint16_t frame_copy; /* which copy of the byte code it runs (free-threaded 3.14) */
     uint16_t instruction_unit; /* f_lasti counts so many bytes; 0: frame_instruction is an address in the code */
     /* PyCodeObject */
-    uint16_t code_file, code_name, code_first_line, code_lines, code_bytes;
+    uint16_t code_file, code_name, code_first_line, code_lines, code_bytes, code_copies;
     /* PyObject, str, bytes */
     uint16_t object_type, text_length, text_state, text_ascii, text_compact; /* the last two: sizes, the characters follow */
     uint16_t bytes_length, bytes_data;
@@ -39,11 +40,12 @@ struct leakline_python_layout {
     uint8_t entry;      /* enum leakline_python_entry */
     uint8_t shim_owner; /* a frame with this owner or a greater one is a shim */
     uint8_t tagged;     /* bits of frame_code that are no address */
+    uint8_t free_threaded;
 };
 
 #define LEAKLINE_OBJECTS(ascii, compact)                                                                                           \
     .object_type = 8, .text_length = 16, .text_state = 32, .text_ascii = ascii, .text_compact = compact, .bytes_length = 16,       \
-    .bytes_data = 32
+    .bytes_data = 32, .frame_copy = LEAKLINE_PYTHON_NONE, .code_copies = LEAKLINE_PYTHON_NONE
 #define LEAKLINE_FRAME_OBJECTS(lasti, unit)                                                                                        \
     .thread_frame = 24, .cframe_frame = LEAKLINE_PYTHON_NONE, .thread_next = 8, .thread_interpreter = 16,                         \
     .interpreter_threads = 8, .frame_previous = 24, .frame_code = 32, .frame_instruction = lasti,                                 \
