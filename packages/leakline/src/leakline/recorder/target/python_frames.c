@@ -66,20 +66,20 @@ size_t leakline_python_eval_ranges(struct leakline_range *ranges, size_t room) {
 bool leakline_python_probe(struct leakline_reading *reading, uintptr_t address, size_t size) {
     uintptr_t last = (address + (size ? size - 1 : 0)) & ~(uintptr_t)(LEAKLINE_PAGE - 1);
     for (uintptr_t page = address & ~(uintptr_t)(LEAKLINE_PAGE - 1); page <= last; page += LEAKLINE_PAGE) {
-        bool seen = false;
-        for (unsigned i = 0; i < LEAKLINE_PROBED_PAGES; i++)
-            seen |= reading->probed[i] == page;
-        if (seen)
+        uintptr_t *probed = &reading->probed[page / LEAKLINE_PAGE % LEAKLINE_PROBED_PAGES];
+        if (*probed == page)
             continue;
         int error = errno;
         bool fault = syscall(SYS_rt_sigprocmask, ~0, page, NULL, 8) != 0 && errno == EFAULT;
         errno = error;
         if (fault)
             return false;
-        reading->probed[reading->next++ % LEAKLINE_PROBED_PAGES] = page;
+        *probed = page;
     }
     return true;
 }
+
+static void read_carefully(struct leakline_reading *reading) { *reading = (struct leakline_reading){.careful = true}; }
 
 static uintptr_t innermost_frame(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t thread) {
     const struct leakline_python_layout *layout = &python->layout;
@@ -95,7 +95,7 @@ static uintptr_t innermost_frame(const struct leakline_python *python, struct le
  * which this thread has frames is the one it runs: the list begins with it. */
 static uintptr_t thread_of_newest_interpreter(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t interpreter) {
     const struct leakline_python_layout *layout = &python->layout;
-    reading->careful = true; /* other threads' states, which may end */
+    read_carefully(reading); /* other threads' states, which may end */
     for (int i = 0; i < INTERPRETERS && leakline_readable(reading, interpreter, layout->interpreter_threads + 8); i++) {
         uintptr_t thread = leakline_word(interpreter, layout->interpreter_threads);
         for (int j = 0; j < THREADS && leakline_readable(reading, thread, layout->thread_id + 8); j++) {
@@ -119,7 +119,8 @@ static uintptr_t own_thread(const struct leakline_python *python, struct leaklin
         *broken = true;
         return 0;
     }
-    reading->careful = attached == thread;
+    if (attached == thread)
+        read_carefully(reading);
     if (python->layout.minor >= 12) /* entering an interpreter changes the thread-specific value, too */
         return thread;
     uintptr_t newest = (uintptr_t)python->names.interpreters();
@@ -216,7 +217,8 @@ void leakline_python(struct leakline_origin *origin) {
     const struct leakline_python *python = atomic_load_explicit(&current, memory_order_acquire);
     if (!python)
         return;
-    struct leakline_reading reading = {0};
+    struct leakline_reading reading;
+    reading.careful = false;
     bool broken = false;
     uintptr_t thread = own_thread(python, &reading, &broken);
     if (thread)

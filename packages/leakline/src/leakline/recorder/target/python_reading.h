@@ -12,20 +12,19 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LEAKLINE_PAGE = 4096, LEAKLINE_PROBED_PAGES = 8 };
+enum { LEAKLINE_PAGE = 4096, LEAKLINE_PROBED_PAGES = 32 };
 
 struct leakline_reading {
     bool careful;
-    unsigned next;                           /* of probed: the oldest */
-    uintptr_t probed[LEAKLINE_PROBED_PAGES]; /* pages that could be read */
+    uintptr_t probed[LEAKLINE_PROBED_PAGES]; /* pages that could be read, each at its number modulo the room; only set if careful */
 };
 
 /* Asks the kernel. */
 bool leakline_python_probe(struct leakline_reading *reading, uintptr_t address, size_t size);
 
-/* User space on x86-64 and aarch64: no pointer to an object is low, odd or beyond 2^52. */
+/* User space on x86-64 and aarch64: no pointer to an object is low, odd or beyond 2^47. */
 static inline bool leakline_readable(struct leakline_reading *reading, uintptr_t address, size_t size) {
-    if (address < LEAKLINE_PAGE || address >> 47 || address % 8)
+    if ((address & (7 | ~(uintptr_t)0 << 47)) || address < LEAKLINE_PAGE)
         return false;
     return !reading->careful || leakline_python_probe(reading, address, size);
 }
