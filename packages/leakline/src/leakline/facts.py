@@ -110,19 +110,35 @@ class Sample(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One frame of an origin."""
+    """One frame of an origin. `line` is 0 where it is not known; then `file` is the library or program itself.
+
+    `module`: the library or program that a native frame's code is in.
+    """
 
     function: str
     file: str
     line: int
     language: Literal["python", "native"]
+    module: str = ""
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """A call stack that opened `count` descriptors which are still alive; the innermost frame comes first."""
+    """A call stack that opened `count` descriptors which are still alive; the innermost frame comes first.
+
+    `frames[headline]` is the innermost of the user's own code. `opened` and `closed` count all descriptors of the
+    stack since the recording began, also those that `count` is not about; None: not recorded. Ages are of its first
+    and last open. `stacks`: how many stacks with this headline are counted, of which `frames` is the most common.
+    """
 
     count: int
     frames: tuple[Frame, ...]
+    headline: int = 0
+    stacks: int = 1
+    opened: int | None = None
+    closed: int | None = None
+    oldest_s: float | None = None
+    newest_s: float | None = None
+    per_second: float | None = None  # how many more are open, since the recording began
 
 
 class Finding(msgspec.Struct, frozen=True):

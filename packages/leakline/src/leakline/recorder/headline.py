@@ -1,0 +1,84 @@
+"""The headline of a stack: the innermost frame of the user's own code, which is where the fix will be. Pure."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+from enum import IntEnum
+
+from leakline.facts import Frame
+from leakline.recorder.merge import OFFSET, is_interpreter
+from leakline.recorder.symbols import SIGNAL_FRAME
+
+
+class Whose(IntEnum):
+    """Whose code a frame is, the best headline first."""
+
+    USER = 0
+    UNSURE = 1  # a shared library outside the system's folders, without lines: own, or somebody's
+    HEADER = 2  # a header-only wrapper, inlined or instantiated in the user's program
+    PACKAGE = 3  # installed beside the program: site-packages, a Rust crate
+    SYSTEM = 4  # the system's libraries, the language's standard library
+    UNKNOWN = 5  # no name
+
+
+_SYSTEM_FOLDERS = ("/usr/", "/lib/", "/lib64/", "/lib32/", "/nix/store/", "/snap/")
+_SHARED = re.compile(r"\.so(\.|$)")
+# Libraries that are never the user's own, wherever they lie (a container's, a conda environment's, a wheel's).
+_RUNTIMES = re.compile(
+    r"(ld-linux|ld-musl|ld\.so|ld-\d|linux-vdso|libleakline|lib(c|m|dl|rt|pthread|resolv|util|anl|gcc_s|stdc\+\+|c\+\+|c\+\+abi"
+    r"|gomp|asan|tsan|ubsan|zmq|sodium|ssl|crypto|curl|uv|jemalloc|tcmalloc|z|boost_\w+|python\d[\d.]*\w*)[-.])"
+)
+_PYTHON_PACKAGES = re.compile(r"(^|/)(site|dist)-packages/")
+_PYTHON_LIBRARY = re.compile(r"(^|/)(lib(64|32)?/python\d\.\d+|python\d{2,3}\.zip)/")
+_HEADERS = re.compile(r"(^|/)include/")
+_RUST_LIBRARY = re.compile(r"(^/rustc/|/rustlib/src/rust/library/)")
+_RUST_PACKAGES = re.compile(r"/\.?cargo/(registry|git)/")
+
+
+def headline(frames: Sequence[Frame]) -> Frame:
+    """The innermost frame of the user's own code; if there is none, the innermost of what is nearest to it, at last
+    of anything named. Raises ValueError without frames.
+    """
+    return frames[headline_index(frames)]
+
+
+def headline_index(frames: Sequence[Frame]) -> int:
+    """Where in `frames` the headline is. Raises ValueError without frames."""
+    return min(range(len(frames)), key=lambda index: (whose(frames[index]), index))
+
+
+def whose(frame: Frame) -> Whose:
+    """Whose code a frame is."""
+    return _whose_python(frame) if frame.language == "python" else _whose_native(frame)
+
+
+def _whose_python(frame: Frame) -> Whose:
+    if not frame.file:
+        return Whose.UNKNOWN
+    if _PYTHON_PACKAGES.search(frame.file):
+        return Whose.PACKAGE
+    if frame.file.startswith("<frozen ") or _PYTHON_LIBRARY.search(frame.file):
+        return Whose.SYSTEM
+    return Whose.USER
+
+
+def _whose_native(frame: Frame) -> Whose:
+    if OFFSET.search(frame.function) or frame.function == SIGNAL_FRAME:
+        return Whose.UNKNOWN
+    name = posixpath.basename(frame.module)
+    shared = _SHARED.search(name) is not None
+    if _PYTHON_PACKAGES.search(frame.module) or frame.function.startswith("__pyx_"):
+        return Whose.PACKAGE
+    if is_interpreter(frame.module) or _RUNTIMES.match(name) or "/lib-dynload/" in frame.module:
+        return Whose.SYSTEM
+    if shared and frame.module.startswith(_SYSTEM_FOLDERS):
+        return Whose.SYSTEM
+    if not frame.line:
+        return Whose.UNSURE if shared else Whose.USER
+    if _RUST_LIBRARY.search(frame.file):
+        return Whose.SYSTEM
+    if _RUST_PACKAGES.search(frame.file):
+        return Whose.PACKAGE
+    return Whose.HEADER if _HEADERS.search(frame.file) else Whose.USER

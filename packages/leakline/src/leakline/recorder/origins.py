@@ -1,0 +1,169 @@
+"""Which lines opened these descriptors: the raw stacks of a recording as named, merged, grouped origins."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TypeVar
+
+import msgspec
+
+from leakline.facts import Frame, Origin
+from leakline.recorder.headline import headline as headline
+from leakline.recorder.headline import headline_index
+from leakline.recorder.merge import Call, Evaluated, evaluates, is_interpreter, merge
+from leakline.recorder.modules import DEBUG_FOLDERS
+from leakline.recorder.recording import PythonFrame, Recording, Stack
+from leakline.recorder.symbols import SIGNAL_FRAME, Symbolizer
+from leakline.recorder.table_file import start_time_ticks
+
+_UNREADABLE = Frame(function="a Python frame that could not be read", file="", line=0, language="python")
+
+
+def origins(recording: Recording, numbers: Iterable[int]) -> tuple[Origin, ...]:
+    """The origins of these descriptors, one for each stack, largest first. See `Namer.origins`."""
+    with Namer(recording) as namer:
+        return namer.origins(numbers)
+
+
+def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:
+    """Origins with the same headline as one, largest first: the frames are those of the most common stack."""
+    groups: dict[Frame, list[Origin]] = {}
+    for origin in found:
+        if origin.frames:
+            groups.setdefault(origin.frames[origin.headline], []).append(origin)
+    return _largest_first(_joined(group) for group in groups.values())
+
+
+class Namer:
+    """Names the stacks of one recording, each once. Holds files open until it is closed. Not thread-safe."""
+
+    def __init__(self, recording: Recording, *, debug_folders: Iterable[str] = DEBUG_FOLDERS) -> None:
+        self._recording = recording
+        alive = recording.live and start_time_ticks(recording.pid) == recording.start_time_ticks
+        self._symbolizer = Symbolizer(
+            recording.libraries,
+            pid=recording.pid if alive else None,
+            unchanged_since_s=_since_the_epoch(recording.began_at_s),
+            debug_folders=debug_folders,
+        )
+        self._frames: dict[int, tuple[Frame, ...]] = {}
+
+    def __enter__(self) -> Namer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files. Idempotent."""
+        self._symbolizer.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What could not be named, and why, in words."""
+        return tuple(self._symbolizer.notes)
+
+    def origins(self, numbers: Iterable[int]) -> tuple[Origin, ...]:
+        """The origins of these descriptors, one for each stack, largest first; with the frames merged and named.
+
+        A number that the recording does not have, or whose stack it does not know, is left out.
+        """
+        wanted = set(numbers)
+        stacks = Counter(slot.stack for slot in self._recording.slots if slot.number in wanted)
+        groups: dict[tuple[Frame, ...], list[Origin]] = {}
+        for number, count in stacks.items():
+            frames = self.frames(number)
+            if frames:
+                groups.setdefault(frames, []).append(self._origin(self._recording.stacks[number], count, frames))
+        return _largest_first(msgspec.structs.replace(_joined(group), stacks=1) for group in groups.values())
+
+    def frames(self, number: int) -> tuple[Frame, ...]:
+        """The frames of a stack by its number, innermost first; empty if it is not known."""
+        stack = self._recording.stacks.get(number)
+        if stack is None:
+            return ()
+        if number not in self._frames:
+            self._frames[number] = merge(
+                self._native(stack), [self._python(frame) for frame in stack.python], stack.flags
+            )
+        return self._frames[number]
+
+    def _native(self, stack: Stack) -> list[Call]:
+        calls: list[Call] = []
+        exact = False
+        for index, pc in enumerate(stack.native):
+            number = stack.libraries[index] if index < len(stack.libraries) else 0
+            library = self._recording.libraries.get(number)
+            interpreter = library is not None and is_interpreter(library.path)
+            frames = self._symbolizer.frames(pc, number, exact=exact, lines=not interpreter)
+            # A signal came between two instructions: the frame under it has no call to go back to.
+            exact = frames[-1].function == SIGNAL_FRAME
+            runs = any(start <= pc - 1 < end for start, end in self._recording.eval_ranges)
+            calls.append(Call(frames, evaluates=runs or any(evaluates(frame.function) for frame in frames)))
+        return calls
+
+    def _python(self, frame: PythonFrame) -> Evaluated:
+        code = self._recording.codes.get(frame.code)
+        if code is None:
+            return Evaluated(_UNREADABLE, frame.entry)
+        line = code.first_line
+        return Evaluated(Frame(function=code.name, file=code.file, line=line, language="python"), frame.entry)
+
+    def _origin(self, stack: Stack, count: int, frames: tuple[Frame, ...]) -> Origin:
+        now = self._now()
+        seconds = now - self._recording.began_at_s
+        return Origin(
+            count=count,
+            frames=frames,
+            headline=headline_index(frames),
+            opened=stack.opened,
+            closed=stack.closed,
+            oldest_s=max(0.0, now - stack.first_at_s),
+            newest_s=max(0.0, now - stack.last_at_s),
+            per_second=stack.alive / seconds if seconds > 0 else None,
+        )
+
+    def _now(self) -> float:
+        """The moment that the recording speaks of: of a process that was killed, when it last opened something."""
+        if self._recording.ended_at_s is not None:
+            return self._recording.ended_at_s
+        if self._recording.live:
+            return time.monotonic()
+        return max((stack.last_at_s for stack in self._recording.stacks.values()), default=self._recording.began_at_s)
+
+
+def _joined(group: list[Origin]) -> Origin:
+    most = max(group, key=lambda origin: origin.count)
+    return msgspec.structs.replace(
+        most,
+        count=sum(origin.count for origin in group),
+        stacks=sum(origin.stacks for origin in group),
+        opened=_sum(origin.opened for origin in group),
+        closed=_sum(origin.closed for origin in group),
+        oldest_s=max((origin.oldest_s for origin in group if origin.oldest_s is not None), default=None),
+        newest_s=min((origin.newest_s for origin in group if origin.newest_s is not None), default=None),
+        per_second=_sum(origin.per_second for origin in group),
+    )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _sum(values: Iterable[_Number | None]) -> _Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None
+
+
+def _largest_first(found: Iterable[Origin]) -> tuple[Origin, ...]:
+    return tuple(sorted(found, key=lambda origin: (-origin.count, -(origin.opened or 0))))
+
+
+def _since_the_epoch(monotonic_s: float) -> float | None:
+    """A moment of the monotonic clock on the wall's, which files have; None if it is of an earlier boot."""
+    passed = time.monotonic() - monotonic_s
+    return time.time() - passed if passed >= 0 else None
