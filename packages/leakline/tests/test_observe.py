@@ -55,11 +55,19 @@ class Frame(msgspec.Struct, forbid_unknown_fields=True):
     file: str
     line: int
     language: str
+    module: str
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True):
     count: int
     frames: list[Frame]
+    headline: int
+    stacks: int
+    opened: int | None
+    closed: int | None
+    oldest_s: float | None
+    newest_s: float | None
+    per_second: float | None
 
 
 class Finding(msgspec.Struct, forbid_unknown_fields=True):

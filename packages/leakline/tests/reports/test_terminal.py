@@ -77,7 +77,7 @@ def test_a_finding_has_its_evidence_cause_remedy_origin_and_next_command() -> No
     text = terminal.render(report(), Style(width=110), NOW)
     for part in ("ZMQbg/IO/0 sleeps in poll_schedule_timeout", "limit in 24.0 s", "3 × to 10.0.0.7:5432, CLOSE_WAIT"):
         assert part in text
-    assert "qry_server_port (service_cli.py:41)" in text
+    assert "3 × qry_server_port  service_cli.py:41" in text
     assert re.search(r"^  next +leakline watch 1$", text, re.MULTILINE)
 
 

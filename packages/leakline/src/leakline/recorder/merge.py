@@ -1,8 +1,8 @@
 """One stack out of two: the interpreter's frames are replaced by the Python frames that they ran. Pure.
 
-CPython runs Python code in one function, _PyEval_EvalFrameDefault. Up to 3.10 it calls itself for each Python call; from
-3.11 on, one native frame runs many Python frames. Each native one, from the innermost outwards, therefore takes Python
-frames up to the next that is marked as the entry of its run. No Python frame is ever lost or reordered.
+CPython runs Python code in one function, _PyEval_EvalFrameDefault. Up to 3.10 it calls itself for each Python call;
+from 3.11 on, one native frame runs many Python frames. Each native one, from the innermost outwards, therefore takes
+Python frames up to the next that is marked as the entry of its run. No Python frame is ever lost or reordered.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def merge(native: Sequence[Call], python: Sequence[Evaluated], flags: int = 0) -
 
 
 def _same_run(calls: Sequence[Call], index: int) -> bool:
-    """With the tail-calling interpreter of 3.14, an instruction's function lies over the evaluation that it is part of."""
+    """The tail-calling interpreter of 3.14: an instruction's function lies over the evaluation that it is part of."""
     return (
         calls[index].frames[-1].function.startswith("_TAIL_CALL_")
         and index + 1 < len(calls)

@@ -9,6 +9,7 @@ from leakline.durations import in_words
 from leakline.facts import Finding
 from leakline.growth import Trend
 from leakline.observe import Report
+from leakline.reports.origins import origin_lines
 from leakline.reports.style import Style, grouped, printable
 from leakline.rules.growing import rate_text
 
@@ -138,9 +139,8 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     ):
         for index, text in enumerate(texts):
             lines += _field(name if not index else "", text, style).splitlines()
-    for origin in finding.origins:
-        where = printable("; ".join(f"{frame.function} ({frame.file}:{frame.line})" for frame in origin.frames[:4]))
-        lines += _field("opened by", f"{origin.count} × {where}", style).splitlines()
+    if finding.origins:
+        lines += [style.paint("  opened by", "dim"), *origin_lines(finding.origins, style)]
     if command:
         lines.append(_field("next", style.paint(command, "cyan"), style, wrap=False))
     return lines
