@@ -150,7 +150,6 @@ class Recording(msgspec.Struct, frozen=True):
     libraries_full: int = 0
     wrong_closes_lost: int = 0
     out_of_range: int = 0
-    python_skipped: int = 0
     python_version: int = 0
     eval_ranges: tuple[tuple[int, int], ...] = ()
     unstored: int = 0  # chunks that a full file system refused

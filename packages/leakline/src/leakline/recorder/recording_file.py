@@ -271,7 +271,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     finally:
         os.close(number)
     first = header.exhausted_first == 1
-    stacks_full, codes_full, libraries_full, out_of_range, unstored, skipped, python_skipped = header.uncounted
+    stacks_full, codes_full, libraries_full, out_of_range, unstored, skipped = header.uncounted
     return Recording(
         path=name,
         pid=header.pid,
@@ -299,7 +299,6 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         libraries_full=libraries_full,
         wrong_closes_lost=max(0, header.wrong_closes - header.sections["wrong_closes"].count),
         out_of_range=out_of_range,
-        python_skipped=python_skipped,
         python_version=header.python_version,
         eval_ranges=header.eval_ranges,
         unstored=unstored,

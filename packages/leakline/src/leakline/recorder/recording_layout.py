@@ -17,9 +17,9 @@ _SECTION = struct.Struct("=Q2I")
 _SECTIONS = ("functions", "libraries", "codes", "stacks", "wrong_closes", "frames", "text", "slots")
 _IDENTITY = struct.Struct("=2i4Q4I")
 _RANGE = struct.Struct("=2Q")
-_RANGES = 16
+_RANGES = 8
 _TEXTS = struct.Struct("=256s256s")
-_COUNTS = struct.Struct("=4I2Q6Q4I7Q")
+_COUNTS = struct.Struct("=4I2Q6Q4I6Q")
 
 FUNCTION = struct.Struct("=32s")
 LIBRARY = struct.Struct("=2I5Q2I32s")

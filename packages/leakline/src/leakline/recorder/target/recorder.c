@@ -200,7 +200,7 @@ static void after_fork_in_child(void);
 
 int leakline_recording_begin(const char *path) {
     static bool prepared;
-    if (leakline_recording_on())
+    if (leakline_bracket_is_on())
         return -EALREADY;
     leakline_own_pid = pid_now();
     int error = map_same_process();
@@ -210,6 +210,7 @@ int leakline_recording_begin(const char *path) {
         return error;
     leakline_libraries_forget();
     leakline_codes_forget();
+    leakline_python_forget();
     write_functions();
     write_header();
     *leakline_same_process = 1;
@@ -226,7 +227,7 @@ int leakline_recording_begin(const char *path) {
 }
 
 void leakline_recording_end(void) {
-    if (!leakline_recording_on())
+    if (!leakline_bracket_is_on())
         return;
     leakline_bracket_start(false);
     leakline_header()->ended_at_ns = leakline_now_ns();
@@ -241,23 +242,6 @@ void leakline_recording_fail(const char *because) {
     memcpy(header->off_because, because, strnlen(because, sizeof header->off_because - 1u));
     __atomic_store_n(&header->off, 1, __ATOMIC_RELEASE);
 }
-
-void leakline_recording_python(uint32_t version, uint64_t eval_start, uint64_t eval_end) {
-    struct leakline_recording_header *header = leakline_header();
-    if (!header)
-        return;
-    header->python_version = version;
-    uint32_t count = header->eval_range_count;
-    for (uint32_t i = 0; i < count; i++)
-        if (header->eval_ranges[i].start == eval_start)
-            return;
-    if (count == LEAKLINE_EVAL_RANGES || eval_start >= eval_end)
-        return;
-    header->eval_ranges[count] = (struct leakline_eval_range){eval_start, eval_end};
-    __atomic_store_n(&header->eval_range_count, count + 1u, __ATOMIC_RELEASE);
-}
-
-void leakline_recording_python_skipped(void) { __atomic_fetch_add(&leakline_header()->python_skipped, 1, __ATOMIC_RELAXED); }
 
 /* --- launch */
 
@@ -324,7 +308,7 @@ static void begin_in_child(void) {
 void leakline_child_late(void) { begin_in_child(); }
 
 static void after_fork_in_child(void) {
-    if (leakline_recording.base)
+    if (leakline_bracket_is_on())
         begin_in_child();
 }
 

@@ -15,7 +15,13 @@
 static bool on; /* something is recorded in this process */
 static __thread bool inside;
 static __thread uint32_t current_tid;
-static __thread uint64_t closing_generation; /* of what the close that this thread is about to make is for; 0: nothing is open by the table */
+/* The close that this thread is about to make, or made last. */
+static __thread struct {
+    int number;
+    uint32_t stack;
+    uint64_t generation; /* of what it closes; 0: nothing is open by the table */
+    bool sweep;          /* it goes on from the number before, from the same place: a program that closes all there may be */
+} closing;
 
 /* --- the bracket */
 
@@ -26,6 +32,7 @@ void leakline_bracket_start(bool start) {
     __atomic_store_n(&leakline_idle, !start, __ATOMIC_RELAXED);
 }
 
+bool leakline_bracket_is_on(void) { return __atomic_load_n(&on, __ATOMIC_ACQUIRE); }
 bool leakline_bracket_inside(void) { return inside; }
 
 void leakline_bracket_forget(void) {
@@ -70,7 +77,7 @@ uint64_t leakline_now_ns(void) {
 }
 
 static uint32_t thread_number(void) {
-    if (current_tid == 0)
+    if (current_tid == 0 && !__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED))
         current_tid = (uint32_t)leakline_call0(SYS_gettid);
     return current_tid;
 }
@@ -169,18 +176,37 @@ void leakline_mark_open(int number, enum leakline_how how) {
     leakline_raise(&leakline_header()->slot_bound, (uint32_t)number + 1u);
 }
 
+static struct leakline_wrong_close_record wrong_close_of(const struct leakline_slot *slot, int number, uint32_t function, uint32_t stack);
+static void keep_wrong_close(const struct leakline_wrong_close_record *wrong);
+
+/* Whether the slot, being written, is libzmq's, and the stack does not go through libzmq. */
+static bool is_libzmqs(const struct leakline_slot *slot, uint32_t stack) {
+    return slot->stack && stack && stack_at(slot->stack)->libzmq & LEAKLINE_LIBZMQ_INNERMOST &&
+           !(stack_at(stack)->libzmq & LEAKLINE_LIBZMQ_ANYWHERE);
+}
+
 void leakline_closing(int number, uint32_t function, uint32_t stack) {
-    closing_generation = 0;
-    if (number < 0 || (uint32_t)number >= leakline_header()->slot_bound)
+    closing.sweep = stack == closing.stack && (number == closing.number + 1 || number == closing.number - 1);
+    closing.number = number;
+    closing.stack = stack;
+    closing.generation = 0;
+    if (number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
         return;
     struct leakline_slot *slot = begin_slot(number);
     if (!slot)
         return;
+    struct leakline_wrong_close_record wrong = {0};
     if (slot->how) {
-        closing_generation = slot->generation;
+        closing.generation = slot->generation;
+        if (is_libzmqs(slot, stack)) {
+            wrong = wrong_close_of(slot, number, function, stack);
+            wrong.kind = LEAKLINE_LIBRARY_OWNER;
+        }
         close_slot(slot, function, stack, leakline_now_ns());
     }
     end_writing(&slot->sequence);
+    if (wrong.kind)
+        keep_wrong_close(&wrong);
 }
 
 void leakline_closing_range(unsigned first, unsigned last, uint32_t function, uint32_t stack) {
@@ -211,16 +237,9 @@ static void keep_wrong_close(const struct leakline_wrong_close_record *wrong) {
     end_writing(&record->sequence);
 }
 
-void leakline_close_failed(int number, int error, uint32_t function, uint32_t stack) {
-    if (error != EBADF || number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
-        return;
-    struct leakline_slot *slot = begin_slot(number);
-    if (!slot)
-        return;
-    struct leakline_wrong_close_record wrong = {
+static struct leakline_wrong_close_record wrong_close_of(const struct leakline_slot *slot, int number, uint32_t function, uint32_t stack) {
+    return (struct leakline_wrong_close_record){
         .number = number,
-        .kind = LEAKLINE_NOTHING_OPEN,
-        .error = (uint32_t)error,
         .function = function,
         .stack = stack,
         .tid = thread_number(),
@@ -232,12 +251,27 @@ void leakline_close_failed(int number, int error, uint32_t function, uint32_t st
         .earlier_close_at_ns = slot->closed_at_ns,
         .opened_at_ns = slot->opened_at_ns,
     };
-    bool known = slot->generation != 0;
-    if (closing_generation == slot->generation) { /* what the table took for open was closed where the recorder does not see it */
+}
+
+/* A number that was never open here is no wrong close, but a program that tries. */
+void leakline_close_failed(int number, int error, uint32_t function, uint32_t stack) {
+    if (error != EBADF || number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE) ||
+        (closing.sweep && closing.number == number))
+        return;
+    struct leakline_slot *slot = begin_slot(number);
+    if (!slot)
+        return;
+    struct leakline_wrong_close_record wrong = wrong_close_of(slot, number, function, stack);
+    bool known = slot->generation != 0, closed_unseen = closing.generation == slot->generation;
+    end_writing(&slot->sequence);
+    wrong.error = (uint32_t)error;
+    wrong.kind = LEAKLINE_NOTHING_OPEN;
+    if (closed_unseen) { /* what the table took for open was closed where the recorder does not see it */
         wrong.earlier_close_stack = wrong.earlier_close_tid = 0;
         wrong.earlier_close_at_ns = 0;
+    } else if (wrong.open_tid == wrong.tid && wrong.earlier_close_tid != wrong.tid) {
+        wrong.kind = LEAKLINE_OTHER_OWNER;
     }
-    end_writing(&slot->sequence);
     if (known)
         keep_wrong_close(&wrong);
 }

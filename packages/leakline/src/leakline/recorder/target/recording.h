@@ -67,18 +67,15 @@ void leakline_vfork_begin(void); /* around clone(CLONE_VM | CLONE_VFORK): nothin
 void leakline_vfork_end(void);
 void leakline_memory_is_shared(void); /* before clone(CLONE_VM) without CLONE_VFORK or CLONE_THREAD: each call asks for the pid from then on */
 
+/* Before a seccomp filter is installed (prctl, seccomp): what will be written gets its storage now, and the recorder makes no system call from then
+ * on, as one that the filter does not know may end the process. */
+void leakline_recording_seal(void);
+
 /* For exec: the environment with what leakline run put into it, for this process itself or, if children are to be recorded too, for a `child`: true
  * for posix_spawn, false for exec (a vfork child that calls exec is told apart here).
  * Bytes that it takes; 0: pass the environment on as it is. Does not allocate: the memory is the caller's (a vfork child shares its parent's). */
 size_t leakline_environment_size(char *const environment[], bool child);
 char **leakline_environment_fill(void *memory, char *const environment[], bool child);
-
-/* --- for python_frames.c */
-
-/* The interpreter, once it is found: version 0x030b07f0 and the addresses of an evaluation function. May be called again for more ranges. */
-void leakline_recording_python(uint32_t version, uint64_t eval_start, uint64_t eval_end);
-/* A thread whose Python frames could not be read. */
-void leakline_recording_python_skipped(void);
 
 /* --- for python_frames.c: code objects by content */
 

@@ -24,7 +24,7 @@
 #define LEAKLINE_FRAMES_SIZE (64u << 20)
 #define LEAKLINE_TEXT_SIZE (32u << 20)
 #define LEAKLINE_SLOTS_HIGHEST (1u << 20)
-#define LEAKLINE_EVAL_RANGES 16u
+#define LEAKLINE_EVAL_RANGES 8u
 
 enum leakline_mode { LEAKLINE_MODE_LAUNCHED = 1, LEAKLINE_MODE_ATTACHED = 2 };
 enum leakline_record_state { LEAKLINE_RECORD_NONE = 0, LEAKLINE_RECORD_READY = 1 };
@@ -71,7 +71,7 @@ struct leakline_recording_header {
     uint32_t exhausted_first; /* 1: the four before are written */
 
     /* What had no room. */
-    uint64_t stacks_full, codes_full, libraries_full, out_of_range, unstored, skipped, python_skipped;
+    uint64_t stacks_full, codes_full, libraries_full, out_of_range, unstored, skipped;
 };
 
 struct leakline_library_record {
@@ -99,11 +99,13 @@ struct leakline_stack_record {
     uint64_t hash;
     uint64_t frames;     /* offset in frames: u64 address[native] | u16 library[native], padded to 8 | {u32 code; i32 instruction * 2 + entry}[python] */
     uint16_t native_count, python_count;
-    uint32_t reserved;
+    uint32_t libzmq;     /* LEAKLINE_LIBZMQ_* */
     uint64_t generation; /* of the libraries, when the addresses were last known to be the same functions */
     uint64_t opened, closed;
     uint64_t first_at_ns, last_at_ns;
 };
+
+enum { LEAKLINE_LIBZMQ_INNERMOST = 1, LEAKLINE_LIBZMQ_ANYWHERE = 2 }; /* which frames are libzmq's */
 
 struct leakline_slot {
     uint32_t sequence;
@@ -122,7 +124,11 @@ struct leakline_slot {
     uint32_t reserved2;
 };
 
-enum leakline_wrong_close_kind { LEAKLINE_NOTHING_OPEN = 1, LEAKLINE_OTHER_OWNER = 2, LEAKLINE_LIBRARY_OWNER = 3 };
+enum leakline_wrong_close_kind {
+    LEAKLINE_NOTHING_OPEN = 1,
+    LEAKLINE_OTHER_OWNER = 2,   /* nothing is open any more: another thread closed what this one had opened */
+    LEAKLINE_LIBRARY_OWNER = 3, /* closed what libzmq had opened, not through libzmq */
+};
 
 struct leakline_wrong_close_record {
     uint32_t sequence;

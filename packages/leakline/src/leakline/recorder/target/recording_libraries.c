@@ -38,7 +38,7 @@ uint32_t leakline_library_of(uint64_t address) {
     return 0;
 }
 
-bool leakline_library_owns(uint32_t number) { return number != 0 && is_libzmq[number - 1u]; }
+bool leakline_library_is_libzmq(uint32_t number) { return number != 0 && is_libzmq[number - 1u]; }
 
 /* --- what the loader says of one */
 

@@ -17,6 +17,8 @@ static inline struct leakline_recording_header *leakline_header(void) { return (
 
 /* --- recording_storage.c */
 
+/* No system call asks for storage from now on. */
+extern bool leakline_sealed;
 /* Storage for a part of the file. Writing to a hole of a full file system would be SIGBUS; asking first is an answer. Counts what it refuses. */
 bool leakline_stored(uint64_t offset, uint64_t size);
 bool leakline_has_storage(uint64_t offset);
@@ -24,12 +26,13 @@ bool leakline_has_storage(uint64_t offset);
 int leakline_storage_map(const char *path, uint64_t size);
 /* Replaces the file by scratch memory: a thread that is still at it writes to nobody. */
 void leakline_storage_unmap(void);
-/* In a child: the mapping is not there (MADV_DONTFORK). `writing`: this thread was interrupted while it wrote. */
+/* In a child: gives up the parent's mapping. `writing`: this thread was interrupted while it wrote, and will go on. */
 void leakline_storage_forget(bool writing);
 
 /* --- recording.c */
 
 void leakline_bracket_start(bool on);  /* lets threads enter, or none */
+bool leakline_bracket_is_on(void);     /* threads may enter, unless this is a child */
 bool leakline_bracket_inside(void);    /* this thread is inside */
 void leakline_bracket_forget(void);    /* in a child: this thread is another one, and in no bracket */
 void leakline_mark_open(int number, enum leakline_how how);
@@ -42,11 +45,11 @@ void leakline_raise(uint32_t *bound, uint32_t to);
 /* In a child or a new recording: nothing is known. */
 void leakline_libraries_forget(void);
 /* Brings the table up to date if the generation grew. False: it could not be (another thread is at it). */
+/* Whether library `number` is libzmq: what it opens is nobody else's to close. */
+bool leakline_library_is_libzmq(uint32_t number);
 bool leakline_libraries_refresh(uint64_t generation);
 /* Number of the library that holds an address, 0 if none does. */
 uint32_t leakline_library_of(uint64_t address);
-/* Whether library `number` is loaded and is libzmq. */
-bool leakline_library_owns(uint32_t number);
 
 /* --- recording_codes.c */
 

@@ -64,16 +64,22 @@ static bool is_stack(struct leakline_stack_record *record, uint64_t hash, const 
     return same_libraries(record, origin, libraries);
 }
 
-static void write_frames(char *frames, const struct leakline_origin *origin) {
+/* Gives which of them are libzmq's. */
+static uint32_t write_frames(char *frames, const struct leakline_origin *origin) {
     bool known = leakline_libraries_refresh(origin->generation);
     uint64_t native_size = origin->native_count * sizeof(uint64_t);
     memcpy(frames, origin->native, native_size);
     uint16_t *libraries = (uint16_t *)(frames + native_size);
-    for (uint32_t i = 0; i < origin->native_count; i++)
+    uint32_t libzmq = 0;
+    for (uint32_t i = 0; i < origin->native_count; i++) {
         libraries[i] = known ? (uint16_t)leakline_library_of(origin->native[i]) : 0;
+        if (leakline_library_is_libzmq(libraries[i]))
+            libzmq |= LEAKLINE_LIBZMQ_ANYWHERE | (i == 0 ? LEAKLINE_LIBZMQ_INNERMOST : 0);
+    }
     struct python_frame *python = (struct python_frame *)(frames + native_size + libraries_size(origin));
     for (uint32_t i = 0; i < origin->python_count; i++)
         python[i] = packed(&origin->python[i]);
+    return libzmq;
 }
 
 /* Takes room for `size` more out of a counter that may not pass `limit`; UINT64_MAX when there is none. */
@@ -84,6 +90,18 @@ static uint64_t take(uint64_t *used, uint64_t size, uint64_t limit) {
             return UINT64_MAX;
     } while (!__atomic_compare_exchange_n(used, &before, before + size, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return before;
+}
+
+/* Found when its first frames are: libpython may be loaded later than the recording begins. Threads that come at once write the same. */
+static void write_interpreter(struct leakline_recording_header *header) {
+    struct leakline_range ranges[LEAKLINE_EVAL_RANGES];
+    size_t count = leakline_python_eval_ranges(ranges, LEAKLINE_EVAL_RANGES);
+    for (size_t i = 0; i < count; i++) {
+        __atomic_store_n(&header->eval_ranges[i].start, ranges[i].start, __ATOMIC_RELAXED);
+        __atomic_store_n(&header->eval_ranges[i].end, ranges[i].end, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&header->eval_range_count, (uint32_t)count, __ATOMIC_RELEASE);
+    __atomic_store_n(&header->python_version, leakline_python_version(), __ATOMIC_RELEASE);
 }
 
 /* A record with all but its number in the index; 0: no room. */
@@ -102,7 +120,9 @@ static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin)
     struct leakline_stack_record *record = record_at(stack);
     if (!leakline_stored((uint64_t)((char *)record - leakline_recording.base), sizeof *record))
         return 0;
-    write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
+    if (origin->python_count && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
+        write_interpreter(header);
+    record->libzmq = write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
     record->flags = origin->flags;
     record->hash = hash;
     record->frames = frames;

@@ -15,6 +15,7 @@
 #define CHUNKS (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) / CHUNK + 1u)
 
 struct leakline_recording leakline_recording;
+bool leakline_sealed;
 
 /* Chunks of the file that have storage. */
 static unsigned char stored[CHUNKS];
@@ -29,7 +30,8 @@ bool leakline_stored(uint64_t offset, uint64_t size) {
         if (__atomic_load_n(&stored[chunk], __ATOMIC_RELAXED))
             continue;
         uint64_t start = chunk * CHUNK, length = leakline_recording.size - start;
-        if (advise(start, length < CHUNK ? length : CHUNK, LEAKLINE_ADVICE_POPULATE) != 0) {
+        if (__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED) ||
+            advise(start, length < CHUNK ? length : CHUNK, LEAKLINE_ADVICE_POPULATE) != 0) {
             __atomic_fetch_add(&leakline_header()->unstored, 1, __ATOMIC_RELAXED);
             return false;
         }
@@ -51,12 +53,11 @@ static long store_fixed_part(int file, uint64_t size) {
         {LEAKLINE_SLOTS_AT, 16384u * sizeof(struct leakline_slot)},
     };
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        uint64_t length = parts[i].offset + parts[i].size > size ? size - parts[i].offset : parts[i].size;
-        long error = leakline_call4(SYS_fallocate, file, 0, (long)parts[i].offset, (long)length);
+        uint64_t start = parts[i].offset / CHUNK * CHUNK, end = (parts[i].offset + parts[i].size + CHUNK - 1u) / CHUNK * CHUNK;
+        long error = leakline_call4(SYS_fallocate, file, 0, (long)start, (long)((end < size ? end : size) - start));
         if (error)
             return error;
-        for (uint64_t chunk = (parts[i].offset + CHUNK - 1u) / CHUNK; (chunk + 1u) * CHUNK <= parts[i].offset + length; chunk++)
-            stored[chunk] = 1;
+        memset(&stored[start / CHUNK], 1, (end - start) / CHUNK);
     }
     return 0;
 }
@@ -74,16 +75,14 @@ static long store_header(int file, uint64_t size) {
 static long map_file(int file, uint64_t size) {
     char *place = leakline_recording.base;
     bool again = place && leakline_recording.size == size;
+    memset(stored, 0, sizeof stored);
     long mapped = leakline_call6(SYS_mmap, again ? (long)place : 0, (long)size, PROT_READ | PROT_WRITE, again ? MAP_SHARED | MAP_FIXED : MAP_SHARED,
                                  file, 0);
     if (mapped < 0 && mapped > -4096)
         return mapped;
     leakline_recording.base = (char *)mapped;
     leakline_recording.size = size;
-    memset(stored, 0, sizeof stored);
-    long error = advise(0, size, MADV_DONTFORK);
-    if (!error)
-        error = store_header(file, size);
+    long error = store_header(file, size);
     if (error)
         leakline_storage_unmap();
     return error;
@@ -111,8 +110,37 @@ static void map_scratch(void) {
 
 void leakline_storage_unmap(void) { map_scratch(); }
 
+/* The mapping is not MADV_DONTFORK: a signal handler may fork in the middle of a write, without any handler of ours being told (_Fork, clone), and the
+ * child goes on with that write. It would fault; so it writes what its parent writes too. Nothing else of the child gets that far. */
 void leakline_storage_forget(bool writing) {
     if (leakline_recording.base && writing)
         map_scratch();
+    else if (leakline_recording.base)
+        leakline_call3(SYS_munmap, (long)leakline_recording.base, (long)leakline_recording.size, 0);
     leakline_recording.base = NULL;
+    leakline_sealed = false;
+}
+
+/* What a process behind a filter can use up: some ten thousand stacks. 8 MB. */
+void leakline_recording_seal(void) {
+    struct leakline_recording_header *header = leakline_header();
+    if (!leakline_enter())
+        return;
+    const struct {
+        uint64_t offset, size;
+    } parts[] = {
+        {LEAKLINE_LIBRARIES_AT, LEAKLINE_CODES_AT - LEAKLINE_LIBRARIES_AT},
+        {LEAKLINE_CODES_AT + header->code_bound * sizeof(struct leakline_code_record), 4096 * sizeof(struct leakline_code_record)},
+        {LEAKLINE_STACKS_AT + header->stack_bound * sizeof(struct leakline_stack_record), 16384 * sizeof(struct leakline_stack_record)},
+        {LEAKLINE_WRONG_CLOSES_AT, LEAKLINE_FRAMES_AT - LEAKLINE_WRONG_CLOSES_AT},
+        {LEAKLINE_FRAMES_AT + header->frames_used, 4u << 20},
+        {LEAKLINE_TEXT_AT + header->text_used, 1u << 20},
+        {LEAKLINE_SLOTS_AT, 16384 * sizeof(struct leakline_slot)},
+    };
+    for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        uint64_t room = leakline_recording.size - parts[i].offset;
+        leakline_stored(parts[i].offset, parts[i].size < room ? parts[i].size : room);
+    }
+    __atomic_store_n(&leakline_sealed, true, __ATOMIC_RELAXED);
+    leakline_leave();
 }
