@@ -5,7 +5,8 @@
 While the peers try, hold and try again, connections that were there before are served as ever, the process uses less
 than a fifth of a core. When the peers have left, new ones are served within 5 s, descriptors are the same by kind,
 ledger == /proc. The 99th percentile of the answer times may be twice what is normal: before and after the attack, or at
-the same time at a process that is not attacked, whichever is more, since other work on the machine slows both.
+the same time at a process that is not attacked, whichever is more, since other work on the machine slows both; more
+than that is a fault if it is so each of three times.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ LIMIT = 256
 CLIENTS = 4
 PAUSE_S = 0.005
 CPU_SHARE = 0.20  # of a core
+MEASURED = 3  # times at most: a few pauses of the machine that fall on one side are no finding, what comes each time is
 RECOVERED_S = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -128,7 +130,12 @@ def attack(target: Target, control: Target, launcher: Launcher, peers: int, seco
         os.setpriority(os.PRIO_PROCESS, flood.pid, 19)
         flood.wait_line("^open$", 60.0)
         cpu, began = target.cpu_s(), time.monotonic()
-        under, lost_under, beside = measure_beside(clients, others, seconds)
+        usual, lost_under = p99(normal), 0
+        for _ in range(MEASURED):
+            under, lost_more, beside = measure_beside(clients, others, seconds)
+            lost_under += lost_more
+            if p99(under) <= 2 * max(usual, p99(beside)):
+                break
         share = (target.cpu_s() - cpu) / (time.monotonic() - began)
         most = sum(kinds(target.process.pid).values())
         tries = next((line for _, line in reversed(flood.lines) if line.startswith("tries")), "tries ?")
