@@ -17,7 +17,7 @@ TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """`compiled("calls.c", *options)`: the program of a source in this folder, with debug information, all warnings errors."""
+    """`compiled("calls.c", *options)`: the program of a source in this folder; with debug information."""
     folder = tmp_path_factory.mktemp("programs")
 
     def build(source: str, *options: str) -> Path:

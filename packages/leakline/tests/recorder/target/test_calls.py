@@ -1,4 +1,4 @@
-"""Every intercepted function is called once, from a line that is known (calls.c): each origin is right, nothing is missing or too much."""
+"""Every intercepted function is called once, from a known line (calls.c): each origin is right, no more and no less."""
 
 from __future__ import annotations
 
