@@ -91,6 +91,8 @@ class Library:
         self.replace_import = slow.leakline_replace_import
         self.replace_import.argtypes = [c_char_p, c_char_p, c_void_p, POINTER(c_void_p), POINTER(CHooked)]
         self.replace_import.restype = None
+        self.remote_run = slow.leakline_remote_run
+        self.remote_run.argtypes, self.remote_run.restype = [c_void_p], c_int
         self.hook_name = quick.leakline_hook_name
         self.hook_name.argtypes, self.hook_name.restype = [c_uint], c_char_p
         self.hook_target = quick.leakline_hook_target
