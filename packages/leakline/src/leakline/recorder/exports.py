@@ -1,6 +1,7 @@
 """The functions that an ELF library exports: of a file, or of one that another process has loaded.
 
-Only what finding a function by name takes; names and lines for people are elf.py's and symbols.py's. 64-bit, little-endian.
+Only what finding a function by name takes; names and lines for people are elf.py's and symbols.py's. 64-bit,
+little-endian.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Exports:
         self._read = read
         fields = _header(header)
         self.machine, self.type = fields[2], fields[1]
-        simage.segments = list(_SEGMENT.iter_unpack(segments))
+        self.segments = list(_SEGMENT.iter_unpack(segments))
 
     @classmethod
     def in_file(cls, path: str | os.PathLike[str]) -> Exports:
@@ -87,12 +88,12 @@ class Exports:
             if name not in wanted or not section:
                 continue
             if not versions[2 * index + 1] & _HIDDEN >> 8 or name.decode() not in found:
-                found[name.decode()] = simage._bias + value
+                found[name.decode()] = self._bias + value
         return found
 
     def _dynamic(self) -> dict[int, int]:
         found: dict[int, int] = {}
-        for kind, _, _, start, _, _, size, _ in simage.segments:
+        for kind, _, _, start, _, _, size, _ in self.segments:
             if kind != PT_DYNAMIC:
                 continue
             for tag, value in _DYNAMIC.iter_unpack(self._table(start, size // _DYNAMIC.size * _DYNAMIC.size)):
@@ -101,8 +102,8 @@ class Exports:
                 found[tag] = value
         # glibc has made these absolute in memory, a file and musl have them relative.
         for tag in (_DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_GNU_HASH, _DT_VERSYM):
-            if simage._bias and found.get(tag, 0) >= self._bias:
-                found[tag] -= simage._bias
+            if self._bias and found.get(tag, 0) >= self._bias:
+                found[tag] -= self._bias
         return found
 
     def _symbol_count(self, dynamic: dict[int, int]) -> int:
