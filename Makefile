@@ -53,6 +53,10 @@ bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in o
 docs-options: $(STAMP) ## make docs/options.md from the options in the code
 	@$(BIN)/python -m datacenter.options_page > docs/options.md
 
+.PHONY: docs-calls
+docs-calls: $(STAMP) ## make docs/recorder-calls.md from the list of intercepted functions
+	@$(BIN)/python -m leakline.recorder.calls_page > docs/recorder-calls.md
+
 format: $(STAMP) ## format the Python sources
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 

@@ -1,7 +1,7 @@
 /* The only list of functions that the recorder intercepts; docs/recorder-calls.md is made from it.
  *
- * Each group is an X-macro of functions that one wrapper serves; its comment says what a row holds and what is recorded (the first sentence
- * goes to the documentation). A row's first column is the function's name. Its parameters are used in the other columns. Prototypes
+ * Each group is an X-macro of functions that one wrapper serves; its comment says what is recorded (for the documentation) and what a row
+ * holds. A row's first column is the function's name. Its parameters are used in the other columns. Prototypes
  * are here and not in libc's headers, as a function may be newer than the libc that this is built with.
  *
  * glibc calls its own functions directly, not through the import table: fopen() never reaches open(). So each of libc's functions that
@@ -133,8 +133,8 @@
     X(recvmmsg, "receives descriptors by SCM_RIGHTS")                                                                              \
     X(close_range, "closes many; none with CLOSE_RANGE_CLOEXEC")                                                                   \
     X(closefrom, "closes many")                                                                                                    \
-    X(ioctl, "makes one descriptor with the requests of LEAKLINE_REQUESTS")                                                        \
-    X(syscall, "as the call of LEAKLINE_SYSTEM_CALLS with that number, or close, close_range, dup2, dup3, fcntl, pipe, recvmsg …")  \
+    X(ioctl, "makes one descriptor with the requests below")                                                                      \
+    X(syscall, "as the function of that name: the calls below, and close, close_range, dup2, dup3, fcntl, pipe, recvmsg …")  \
     X(forkpty, "makes one descriptor in the parent; in the child 0, 1 and 2 become the terminal")                                  \
     X(login_tty, "makes 0, 1 and 2 copies, closes the original")                                                                   \
     X(daemon, "0, 1 and 2 become /dev/null")                                                                                       \
