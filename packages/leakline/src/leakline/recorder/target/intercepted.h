@@ -113,9 +113,9 @@
     X(close, (int number), (number), number, false)                                                                                \
     X(__close, (int number), (number), number, false)                                                                              \
     X(mq_close, (int number), (number), number, false)                                                                             \
-    X(fclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                                     \
-    X(_IO_fclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                                 \
-    X(pclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                                     \
+    X(fclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                         \
+    X(_IO_fclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                     \
+    X(pclose, (FILE * stream), (stream), leakline_number_of(stream), true)                                                         \
     X(closedir, (DIR * folder), (folder), folder ? dirfd(folder) : -1, false)
 
 /* Keep the errno of a failure with the socket.
@@ -133,8 +133,8 @@
     X(recvmmsg, "receives descriptors by SCM_RIGHTS")                                                                              \
     X(close_range, "closes many; none with CLOSE_RANGE_CLOEXEC")                                                                   \
     X(closefrom, "closes many")                                                                                                    \
-    X(ioctl, "makes one descriptor with the requests below")                                                                      \
-    X(syscall, "as the function of that name: the calls below, and close, close_range, dup2, dup3, fcntl, pipe, recvmsg …")  \
+    X(ioctl, "makes one descriptor with the requests below")                                                                       \
+    X(syscall, "as the function of that name: the calls below, and close, close_range, dup2, dup3, fcntl, pipe, recvmsg …")        \
     X(forkpty, "makes one descriptor in the parent; in the child 0, 1 and 2 become the terminal")                                  \
     X(login_tty, "makes 0, 1 and 2 copies, closes the original")                                                                   \
     X(daemon, "0, 1 and 2 become /dev/null")                                                                                       \
