@@ -30,8 +30,8 @@ _TAIL = """
 
 What does not go through these functions is found by comparing with `/proc`, and shown as "origin unknown (opened
 outside libc)": `io_uring`, Go, code that makes system calls itself, static programs, libraries loaded by `dlmopen` or
-with `RTLD_DEEPBIND`. So is what libc keeps open for itself: the socket of `syslog()`, files of `setpwent()`, `sethostent()`
-and the like, folders of `fts_open()`; and the pidfd of `pidfd_spawn()`.
+with `RTLD_DEEPBIND`. So is what libc keeps open for itself: the socket of `syslog()`, files of `setpwent()` and of
+`sethostent()`, folders of `fts_open()`; and the pidfd of `pidfd_spawn()`.
 
 `fdopen()` and `fdopendir()` need no record: the stream takes over a descriptor that has its origin, and `fclose()` or
 `closedir()` closes it. `getaddrinfo()`, `glob()`, `ftw()` and `sem_open()` close what they open.
