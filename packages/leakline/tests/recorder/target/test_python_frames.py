@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
-SOURCES = ("python_frames.c", "python_interpreter.c", "python_code.c", "python_offsets.c")
+SOURCES = sorted(str(path) for path in TARGET.glob("python_*.c"))
 PYTHON_CUT = 2
 MOST = 32
 
@@ -36,7 +36,7 @@ SUPPORTED = {version: path for version, path in INTERPRETERS.items() if version 
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("harness") / "harness.so"
     flags = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
-    sources = [str(HERE / "python_harness.c"), *(str(TARGET / source) for source in SOURCES)]
+    sources = [str(HERE / "python_harness.c"), *SOURCES]
     subprocess.run(
         ["cc", *flags, "-fno-omit-frame-pointer", f"-I{TARGET}", "-o", str(library), *sources, "-pthread"], check=True
     )

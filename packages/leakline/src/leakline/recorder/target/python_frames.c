@@ -9,12 +9,12 @@
 #include <errno.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+#include <string.h>
 
 #include "python_code.h"
 #include "python_interpreter.h"
 #include "python_reading.h"
+#include "system_calls.h"
 
 enum { SHIMS = 2, INTERPRETERS = 64, THREADS = 1024, KNOWN = 8 };
 
@@ -54,11 +54,12 @@ uint32_t leakline_python_version(void) {
 
 size_t leakline_python_eval_ranges(struct leakline_range *ranges, size_t room) {
     const struct leakline_python *python = atomic_load(&current);
-    if (!python || !room || !python->names.evaluate || !python->evaluate_size)
-        return 0;
-    ranges[0].start = (uintptr_t)python->names.evaluate;
-    ranges[0].end = ranges[0].start + python->evaluate_size;
-    return 1;
+    size_t count = python ? python->range_count : 0;
+    if (count > room)
+        count = room;
+    if (count)
+        memcpy(ranges, python->ranges, count * sizeof *ranges);
+    return count;
 }
 
 /* rt_sigprocmask copies the eight bytes of its set before it looks at its (here invalid) `how`: EFAULT or EINVAL, and no effect. Seccomp
@@ -69,10 +70,7 @@ bool leakline_python_probe(struct leakline_reading *reading, uintptr_t address, 
         uintptr_t *probed = &reading->probed[page / LEAKLINE_PAGE % LEAKLINE_PROBED_PAGES];
         if (*probed == page)
             continue;
-        int error = errno;
-        bool fault = syscall(SYS_rt_sigprocmask, ~0, page, NULL, 8) != 0 && errno == EFAULT;
-        errno = error;
-        if (fault)
+        if (leakline_call4(SYS_rt_sigprocmask, ~0, (long)page, 0, 8) == -EFAULT)
             return false;
         *probed = page;
     }

@@ -92,7 +92,8 @@ static void *find(const struct object *object, const char *name, size_t *size) {
     return symbol ? (void *)(object->base + symbol->st_value) : NULL;
 }
 
-static void find_names(const struct object *object, struct leakline_python *python) {
+static size_t find_names(const struct object *object, struct leakline_python *python) {
+    size_t evaluate_size;
     struct leakline_python_names *names = &python->names;
     *(void **)&names->this_thread = find(object, "PyGILState_GetThisThreadState", NULL);
     *(void **)&names->attached = find(object, "_PyThreadState_UncheckedGet", NULL);
@@ -106,8 +107,9 @@ static void find_names(const struct object *object, struct leakline_python *pyth
     names->code_type = find(object, "PyCode_Type", NULL);
     names->text_type = find(object, "PyUnicode_Type", NULL);
     names->bytes_type = find(object, "PyBytes_Type", NULL);
-    names->evaluate = find(object, "_PyEval_EvalFrameDefault", &python->evaluate_size);
+    names->evaluate = find(object, "_PyEval_EvalFrameDefault", &evaluate_size);
     names->debug_build = find(object, "_Py_NegativeRefcount", NULL);
+    return evaluate_size;
 }
 
 /* "3.9.18 (main, ...)" as 0x030912f0. Py_GetVersion only joins constants into a static buffer, always the same. */
@@ -146,7 +148,7 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
     if (!read_object(info, &object) || !find(&object, "PyGILState_GetThisThreadState", NULL))
         return 0;
     *python = (struct leakline_python){.base = info->dlpi_addr};
-    find_names(&object, python);
+    size_t evaluate_size = find_names(&object, python);
     const struct leakline_python_names *names = &python->names;
     if (!names->attached || !names->interpreters || !names->code_type || !names->text_type || !names->bytes_type)
         return 0;
@@ -154,7 +156,10 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
         python->version = *names->version;
     else if (names->version_text)
         python->version = parse_version(names->version_text());
-    return find_layout(python);
+    if (!find_layout(python))
+        return 0;
+    leakline_python_find_ranges(python, info->dlpi_name ? info->dlpi_name : "", evaluate_size);
+    return 1;
 }
 
 bool leakline_python_find(struct leakline_python *python) { return dl_iterate_phdr(look_at, python) == 1; }

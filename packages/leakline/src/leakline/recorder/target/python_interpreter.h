@@ -5,6 +5,8 @@
 #include "origin.h"
 #include "python_layouts.h"
 
+enum { LEAKLINE_PYTHON_RANGES = 8 };
+
 /* Functions and data of the interpreter that are reached by name. None of these functions takes a lock or the GIL: they read one
  * word each (a thread-specific value, the list's head, the thread state that is attached). */
 struct leakline_python_names {
@@ -28,12 +30,15 @@ struct leakline_python {
     struct leakline_python_layout layout;
     const uintptr_t *finalizing; /* the thread state that finalises the interpreter, or 0 */
     uintptr_t base;              /* where its library is loaded */
-    size_t evaluate_size;
+    struct leakline_range ranges[LEAKLINE_PYTHON_RANGES]; /* of the evaluation function */
+    size_t range_count;
 };
 
 /* Looks through the loaded libraries. False: none that can be read. Takes the loader's (recursive) lock; allocates nothing. */
 bool leakline_python_find(struct leakline_python *python);
 /* The layout of an interpreter that describes itself (3.13+), from its _PyRuntime. False: it does not, or not in a known way. */
 bool leakline_python_described(const char *runtime, uint32_t version, struct leakline_python_layout *layout);
+/* Fills the ranges: `path` is the library's file ("" for the program itself), `size` that of the function by the dynamic symbol. */
+void leakline_python_find_ranges(struct leakline_python *python, const char *path, size_t size);
 
 #endif
