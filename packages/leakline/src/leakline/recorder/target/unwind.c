@@ -90,6 +90,7 @@ void leakline_unwind_prepare(void) {
     int error = errno;
     leakline_libraries_prepare();
     leakline_memory_prepare();
+    leakline_rules_prepare();
     errno = error;
 }
 

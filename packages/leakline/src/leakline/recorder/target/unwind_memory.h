@@ -28,7 +28,8 @@ static inline bool leakline_on_stack(const struct leakline_stack *stack, uintptr
 
 /* The words of a stack are somebody else's objects: their redzones do not matter here. */
 __attribute__((no_sanitize("address", "thread"))) static inline uintptr_t leakline_load(uintptr_t address) {
-    return *(const volatile uintptr_t *)address;
+    typedef uintptr_t word __attribute__((aligned(1), may_alias)); /* a corrupt address may be any */
+    return *(const volatile word *)address;
 }
 
 #endif

@@ -4,7 +4,6 @@
 #include "unwind_expressions.h"
 #include "unwind_memory.h"
 
-#include <string.h>
 #include <ucontext.h>
 
 enum { OWN_FRAMES = 32, MOST_SWITCHES = 16 };
@@ -28,17 +27,17 @@ static uintptr_t strip(uintptr_t pc) {
 /* --- signal frames that nothing describes: known by the code that they return to, as libgcc knows them (musl, and the arm64 vdso) */
 
 bool leakline_is_signal_return(uintptr_t pc) {
+    if (!leakline_word_readable(pc) || !leakline_word_readable(pc + 1)) return false;
 #if defined(__x86_64__)
-    static const uint8_t code[] = {0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}; /* mov $15, %rax; syscall */
+    return leakline_load(pc) == 0x0f0000000fc0c748 && leakline_load(pc + 1) >> 56 == 0x05; /* mov $15, %rax; syscall */
 #else
-    static const uint8_t code[] = {0x68, 0x11, 0x80, 0xd2, 0x01, 0, 0, 0xd4}; /* mov x8, #139; svc #0 */
+    return leakline_load(pc) == 0xd4000001d2801168; /* mov x8, #139; svc #0 */
 #endif
-    if (!leakline_readable(pc) || !leakline_readable(pc + sizeof code - 1)) return false;
-    return memcmp((const void *)pc, code, sizeof code) == 0;
 }
 
 __attribute__((no_sanitize("address", "thread"))) static bool leave_signal(struct leakline_frame *frame) {
     uintptr_t sp = frame->registers[LEAKLINE_SP];
+    if (sp % _Alignof(ucontext_t) != 0) return false;
 #if defined(__x86_64__)
     static const uint8_t order[16] = {REG_RAX, REG_RDX, REG_RCX, REG_RBX, REG_RSI, REG_RDI, REG_RBP, REG_RSP,
                                       REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
@@ -88,6 +87,7 @@ static bool find_register(const struct leakline_frame *frame, const struct leakl
 enum leakline_step leakline_step(struct leakline_frame *frame) {
     struct leakline_row row;
     uintptr_t value, cfa;
+    if (leakline_is_context_end(frame->pc)) return LEAKLINE_STEP_END;
     if (!leakline_find_row(frame->pc - !frame->interrupted, &row)) {
         if (!leakline_is_signal_return(frame->pc)) return LEAKLINE_STEP_BROKEN;
         return leave_signal(frame) ? LEAKLINE_STEPPED : LEAKLINE_STEP_BROKEN;
@@ -101,7 +101,7 @@ enum leakline_step leakline_step(struct leakline_frame *frame) {
     if (row.how[LEAKLINE_SP] == LEAKLINE_SAME) put(&caller, LEAKLINE_SP, cfa);
     if (!(caller.known >> LEAKLINE_SP & 1)) return LEAKLINE_STEP_BROKEN;
     *frame = caller;
-    return caller.pc == 0 ? LEAKLINE_STEP_END : LEAKLINE_STEPPED;
+    return LEAKLINE_STEPPED;
 }
 
 /* --- the walk */
@@ -142,7 +142,7 @@ static void reach(struct leakline_frame *frame, const struct leakline_registers 
 }
 
 /* Outwards is upwards on one stack. To leave it for another is what a signal on an alternate stack does, or code that runs something on a
- * stack of its own; too often is a loop. A leaf that was interrupted has no frame on aarch64: its caller has the same sp. */
+ * stack of its own, which called; too often is a loop. A leaf that was interrupted has no frame on aarch64: its caller has the same sp. */
 static bool plausible(const struct leakline_frame *frame, uintptr_t sp, bool was_interrupted, unsigned *switches) {
     uintptr_t to = frame->registers[LEAKLINE_SP];
     struct leakline_stack stack;
@@ -150,7 +150,8 @@ static bool plausible(const struct leakline_frame *frame, uintptr_t sp, bool was
     leakline_stack_at(sp, &stack);
     if (to > sp && leakline_stack_reach(&stack, to - sizeof(uintptr_t))) return true;
     if (to == sp && was_interrupted) return true;
-    return ++*switches <= MOST_SWITCHES && leakline_readable(to - 1);
+    if (++*switches > MOST_SWITCHES || !leakline_readable(to - 1)) return false;
+    return frame->interrupted || leakline_after_call(frame->pc) == 1;
 }
 
 void leakline_walk_registers(const struct leakline_registers *from, struct leakline_origin *origin) {
@@ -172,6 +173,7 @@ void leakline_walk_registers(const struct leakline_registers *from, struct leakl
         origin->native_count = (uint16_t)count;
         if (step == LEAKLINE_STEP_END) return;
         if (step != LEAKLINE_STEPPED || !plausible(&caller, frame.registers[LEAKLINE_SP], frame.interrupted, &switches)) break;
+        if (caller.pc == 0) return;
         frame = caller;
     }
     origin->native_count = (uint16_t)count;

@@ -4,8 +4,34 @@
 #include "unwind_find.h"
 #include "unwind_memory.h"
 
+#include <dlfcn.h>
 #include <stddef.h>
 #include <string.h>
+#include <ucontext.h>
+
+/* --- the end of coroutines */
+
+static uintptr_t context_end;
+
+bool leakline_is_context_end(uintptr_t pc) { return pc == context_end; }
+
+/* makecontext plants a return address, which no call precedes and nothing describes: of a context made here, what it planted. */
+void leakline_rules_prepare(void) {
+    int (*get)(ucontext_t *) = (int (*)(ucontext_t *))dlsym(RTLD_DEFAULT, "getcontext");
+    void (*make)(ucontext_t *, void (*)(void), int) = (void (*)(ucontext_t *, void (*)(void), int))dlsym(RTLD_DEFAULT, "makecontext");
+    uintptr_t stack[64] = {0};
+    ucontext_t context;
+    if (get == NULL || make == NULL || get(&context) != 0) return;
+    context.uc_stack = (stack_t){.ss_sp = stack, .ss_size = sizeof stack};
+    context.uc_link = NULL;
+    make(&context, (void (*)(void))leakline_rules_prepare, 0);
+#if defined(__x86_64__)
+    uintptr_t sp = (uintptr_t)context.uc_mcontext.gregs[REG_RSP];
+    if (sp - (uintptr_t)stack < sizeof stack) context_end = *(uintptr_t *)sp;
+#else
+    context_end = context.uc_mcontext.regs[LEAKLINE_RA];
+#endif
+}
 
 /* --- instructions */
 
@@ -170,20 +196,30 @@ bool leakline_find_row(uintptr_t address, struct leakline_row *row) {
 
 /* --- the short form */
 
+#if defined(__x86_64__)
+/* The length of an instruction FF with this ModRM byte, which its SIB byte may follow. */
+static unsigned indirect_length(uint8_t modrm, uint8_t sib) {
+    unsigned mode = modrm >> 6, with_sib = (modrm & 7) == 4 && mode != 3;
+    bool wide = mode == 2 || (mode == 0 && ((modrm & 7) == 5 || (with_sib && (sib & 7) == 5)));
+    return 2 + with_sib + (wide ? 4 : mode == 1);
+}
+#endif
+
 /* x86: E8 and four bytes, or FF /2 with what its address needs; aarch64: BL, BLR and the authenticating forms of BLR. */
-int leakline_after_call(uintptr_t pc) {
-    const uint8_t *code = (const uint8_t *)pc;
+__attribute__((no_sanitize("address", "thread"))) int leakline_after_call(uintptr_t pc) {
+    const volatile uint8_t *code = (const uint8_t *)pc;
     if (!leakline_readable(pc - 1)) return -1;
 #if defined(__x86_64__)
     unsigned longest = leakline_readable(pc - 7) ? 7 : (unsigned)(pc % 4096); /* of the page */
     if (longest >= 5 && code[-5] == 0xe8) return 1;
-    for (unsigned length = 2; length <= longest; length++)
-        if (*(code - length) == 0xff && (*(code - length + 1) & 0x38) == 0x10) return 1;
+    for (unsigned length = 2; length <= longest; length++) {
+        const volatile uint8_t *start = code - length;
+        if (start[0] == 0xff && (start[1] & 0x38) == 0x10 && indirect_length(start[1], length > 2 ? start[2] : 0) == length) return 1;
+    }
     return 0;
 #else
-    uint32_t instruction;
     if (pc % 4 != 0) return 0;
-    memcpy(&instruction, code - 4, sizeof instruction);
+    uint32_t instruction = *(const volatile uint32_t *)(code - 4);
     return (instruction & 0xfc000000) == 0x94000000 || (instruction & 0xfffffc1f) == 0xd63f0000 ||
            (instruction & 0xfefff800) == 0xd63f0800;
 #endif
@@ -231,6 +267,7 @@ static bool make_fp(const struct leakline_row *row, unsigned *fp, int64_t *offse
 
 uint64_t leakline_make_rule(uintptr_t pc) {
     struct leakline_row row;
+    if (leakline_is_context_end(pc)) return LEAKLINE_RULE_END;
     if (!leakline_find_row(pc - 1, &row)) return LEAKLINE_RULE_NONE;
     if (row.signal) return LEAKLINE_RULE_ODD;
     if (row.how[LEAKLINE_RA] == LEAKLINE_UNDEFINED) return LEAKLINE_RULE_END;

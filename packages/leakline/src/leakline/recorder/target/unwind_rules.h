@@ -14,6 +14,11 @@ enum { LEAKLINE_FP = 29, LEAKLINE_RA = 30, LEAKLINE_SP = 31, LEAKLINE_REGISTERS 
 #error "the recorder runs on x86-64 and aarch64"
 #endif
 
+/* To be called once, before the others. */
+void leakline_rules_prepare(void);
+/* Whether `pc` is where a context of makecontext returns to: the outermost frame of its stack. */
+bool leakline_is_context_end(uintptr_t pc);
+
 /* --- the whole row of one address */
 
 enum leakline_how_found {
