@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,26 +19,26 @@ from leakline.recorder.recording import Library
 from leakline.recorder.symbols import Symbolizer
 
 SOURCE = """
-#include <string>
-#include <vector>
 #include <unistd.h>
 namespace app {
+struct Text { const char *start; int size; };
 template <class T> struct Cache {
-    std::vector<T> kept;
+    T kept[8];
+    int size = 0;
     static int deep(int number) { return dup(number); }
     int shallow(int number) { return deep(number) + 1; }
     __attribute__((noinline)) int open(T value) {
-        kept.push_back(value);
-        return shallow(static_cast<int>(kept.size())) + 2;
+        kept[size++ & 7] = value;
+        return shallow(size) + 2;
     }
 };
 namespace { __attribute__((noinline)) int hidden(Cache<int> &cache) { return cache.open(3) + cache.open(4); } }
-__attribute__((noinline)) int named(const std::string &text) { return dup(static_cast<int>(text.size())) + 1; }
+__attribute__((noinline)) int named(const Text &text) { return dup(text.size) + 1; }
 }
 extern "C" __attribute__((noinline, visibility("default"))) int exported(int number) {
     app::Cache<int> ints;
-    app::Cache<std::string> texts;
-    return app::hidden(ints) + texts.open("a") + app::named("b") + number;
+    app::Cache<app::Text> texts;
+    return app::hidden(ints) + texts.open({"a", 1}) + app::named({"b", 2}) + number;
 }
 int main(int count, char **) { return exported(count) > 100000; }
 """
@@ -54,16 +52,10 @@ VARIANTS = {
 }
 
 
-def _building() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("building", Path(__file__).with_name("building.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = _building().build
+def build(compiler: str, output: Path, *words: str | Path) -> Path:
+    done = subprocess.run([compiler, "-o", output, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return output
 
 
 @pytest.fixture(scope="module")

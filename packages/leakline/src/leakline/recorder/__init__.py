@@ -12,7 +12,9 @@ from leakline.recorder.errors import (
     TableError,
     TableFormatError,
 )
+from leakline.recorder.headline import headline
 from leakline.recorder.imports import replace_import
+from leakline.recorder.origins import Namer, by_headline, origins
 from leakline.recorder.recording import Recording
 from leakline.recorder.recording_file import read_recording
 from leakline.recorder.recording_place import find_recording
@@ -25,13 +27,17 @@ __all__ = [
     "Entry",
     "Hooked",
     "LibraryMissingError",
+    "Namer",
     "RecorderError",
     "Recording",
     "RecordingFormatError",
     "Table",
     "TableError",
     "TableFormatError",
+    "by_headline",
     "find_recording",
+    "headline",
+    "origins",
     "read_recording",
     "read_table",
     "replace_import",

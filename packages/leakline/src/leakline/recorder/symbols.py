@@ -87,7 +87,8 @@ class Symbolizer:
         library = self._libraries.get(number)
         if library is None:
             return (Frame(function=f"0x{pc:x}", file="", line=0, language="native"),)
-        path = library.path
+        # Libraries of wheels are found through $ORIGIN/../../: told as a person would write it.
+        path = posixpath.normpath(library.path)
         module = self._module(library)
         spots: list[Spot] = []
         if module is not None and module.is_signal_return(pc - library.bias):

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from leakline.durations import in_words
 from leakline.facts import Frame, Origin
 from leakline.recorder.headline import Whose, whose
+from leakline.recorder.origins import by_headline
 from leakline.reports.style import Style, grouped, printable
 
 _INDENT = "      "
@@ -18,8 +19,8 @@ _ORIGINS = 5
 
 
 def origin_lines(origins: Iterable[Origin], style: Style, *, most: int = _ORIGINS) -> list[str]:
-    """The blocks of the largest origins, an empty line between, and what was left out in one last line."""
-    largest = sorted((origin for origin in origins if origin.frames), key=lambda origin: -origin.count)
+    """A block for each of the largest headlines, an empty line between, and what was left out in one last line."""
+    largest = by_headline(origins)
     lines: list[str] = []
     for origin in largest[:most]:
         lines += ["", *_block(origin, style)] if lines else _block(origin, style)

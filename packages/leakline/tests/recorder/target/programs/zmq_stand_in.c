@@ -1,8 +1,8 @@
-/* Stands between a client and the recorder as libzmq does: a stripped library with an exported function over hidden ones. */
-int recorded_open(void);
+/* Opens as libzmq does: a stripped library with an exported function over hidden ones. */
+#include <sys/eventfd.h>
 
 static __attribute__((noinline)) int create_mailbox(void) {
-    return recorded_open() + 1;
+    return eventfd(0, 0) + 1;
 }
 
 static __attribute__((noinline)) int create_socket(int type) {

@@ -5,10 +5,9 @@
 #include <thread>
 #include <vector>
 
-#include "wrapper.hpp"
+#include <unistd.h>
 
-extern "C" int recorded_begin(const char *path);
-extern "C" int recorded_open(void);
+#include "wrapper.hpp"
 
 namespace app {
 
@@ -25,7 +24,7 @@ __attribute__((noinline)) int hidden(const std::function<int(int)> &call) { retu
 } // namespace
 
 volatile int handled, waited;
-__attribute__((noinline)) void on_signal(int) { handled = recorded_open(); }
+__attribute__((noinline)) void on_signal(int) { handled = dup(2); }
 __attribute__((noinline)) int interrupted() {
     while (handled == 0)
         waited = waited + 1;
@@ -34,9 +33,7 @@ __attribute__((noinline)) int interrupted() {
 
 } // namespace app
 
-int main(int count, char **words) {
-    if (count < 2 || recorded_begin(words[1]) != 0)
-        return 2;
+int main() {
     app::Client<std::vector<int>> client;
     int sum = client.QryServerPort(1) + client.QryServerPort(2);
     sum += app::hidden([&](int service) { return client.QryServerPort(service) + 1; });
@@ -44,7 +41,7 @@ int main(int count, char **words) {
     std::signal(SIGALRM, app::on_signal);
     std::thread([pid = pthread_self()] { pthread_kill(pid, SIGALRM); }).detach();
     sum += app::interrupted();
-    std::printf("%d\n", sum);
+    std::printf("%d\nready\n", sum);
     std::fflush(stdout);
-    return std::getchar() == EOF;
+    return std::getchar() != EOF;
 }
