@@ -15,6 +15,7 @@ from leakline.recorder.headline import headline as headline
 from leakline.recorder.headline import headline_index
 from leakline.recorder.merge import Call, Evaluated, evaluates, is_interpreter, merge
 from leakline.recorder.modules import DEBUG_FOLDERS
+from leakline.recorder.python_lines import line_of
 from leakline.recorder.recording import PythonFrame, Recording, Stack
 from leakline.recorder.symbols import SIGNAL_FRAME, Symbolizer
 from leakline.recorder.table_file import start_time_ticks
@@ -111,7 +112,7 @@ class Namer:
         code = self._recording.codes.get(frame.code)
         if code is None:
             return Evaluated(_UNREADABLE, frame.entry)
-        line = code.first_line
+        line = line_of(code, frame.instruction) or code.first_line
         return Evaluated(Frame(function=code.name, file=code.file, line=line, language="python"), frame.entry)
 
     def _origin(self, stack: Stack, count: int, frames: tuple[Frame, ...]) -> Origin:

@@ -147,7 +147,7 @@ def test_python_frames_stand_where_the_interpreter_ran_them(version: str, relay:
         for number, (way, called) in told.items():
             (origin,) = namer.origins([number])
             ran = [frame for frame in origin.frames if frame.language == "python"]
-            assert [frame.function.rpartition(".")[2] for frame in ran] == called, way
+            assert [[frame.function.rpartition(".")[2], frame.file, frame.line] for frame in ran] == called, way
             assert origin.frames[origin.headline] == ran[0]
             assert ran[0].function == "open_it"
             native = [frame.function for frame in origin.frames if frame.language == "native"]

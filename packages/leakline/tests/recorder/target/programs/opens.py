@@ -1,4 +1,4 @@
-"""Opens a descriptor in each of several ways, and prints which Python functions were running, innermost first."""
+"""Opens a descriptor in several ways; prints which Python functions ran at which line each time, innermost first."""
 
 import ctypes
 import functools
@@ -12,10 +12,11 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
 
 
 def open_it(way, *_):
-    number = os.open("/dev/null", os.O_RDONLY)
-    frame, names = sys._getframe(), []
+    number, frame, names = os.open("/dev/null", os.O_RDONLY), sys._getframe(), []
+    names.append(["open_it", __file__, frame.f_code.co_firstlineno + 1])
+    frame = frame.f_back
     while frame is not None:
-        names.append(frame.f_code.co_name)
+        names.append([frame.f_code.co_name, frame.f_code.co_filename, frame.f_lineno])
         frame = frame.f_back
     print(json.dumps([way, number, names]))
     return number
