@@ -2,18 +2,20 @@
  * objects that the walk numbers, whole, so that a test compares them with what the interpreter says.
  */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <execinfo.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 
 #include "origin.h"
 #include "recording.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
-enum { CODES = 1 << 17, NATIVE = 512 };
+enum { CODES = 1 << 18, NATIVE = 512 };
 
 struct code {
     struct leakline_code_text text;
@@ -82,4 +84,68 @@ EXPORT int capture(struct leakline_origin *origin) {
 EXPORT void walk_many(struct leakline_origin *origin, int times) {
     for (int i = 0; i < times; i++)
         leakline_python(origin);
+}
+
+/* "file:name" of the innermost Python frame, that is of the function that calls this. */
+EXPORT int innermost(char *text, int size) {
+    struct leakline_origin origin = {0};
+    leakline_python(&origin);
+    const struct leakline_code_text *code = origin.python_count ? code_text(origin.python[0].code) : NULL;
+    if (!code || (int)(code->file_length + code->name_length) + 2 > size)
+        return -1;
+    memcpy(text, code->file, code->file_length);
+    text[code->file_length] = ':';
+    memcpy(text + code->file_length + 1, code->name, code->name_length);
+    return (int)(code->file_length + code->name_length) + 1;
+}
+
+/* --- walks in a signal handler, between any two instructions of the interpreter */
+enum { INTERRUPTED = 20000 };
+static struct leakline_origin interrupted[INTERRUPTED];
+static int interrupted_count;
+
+static void on_timer(int number) {
+    (void)number;
+    int error = errno, place = __atomic_fetch_add(&interrupted_count, 1, __ATOMIC_RELAXED);
+    if (place < INTERRUPTED)
+        leakline_python(&interrupted[place]);
+    errno = error;
+}
+
+EXPORT void arm(int microseconds) {
+    struct sigaction action = {.sa_handler = on_timer, .sa_flags = SA_RESTART};
+    struct itimerval every = {{0, microseconds}, {0, microseconds}};
+    sigaction(SIGPROF, &action, NULL);
+    setitimer(ITIMER_PROF, &every, NULL);
+}
+EXPORT const struct leakline_origin *interruptions(int *count) {
+    *count = interrupted_count < INTERRUPTED ? interrupted_count : INTERRUPTED;
+    return interrupted;
+}
+
+/* --- a thread that Python does not know, which calls into Python */
+struct foreign {
+    void (*callback)(void);
+    int before, after;
+};
+
+static void *run_foreign(void *argument) {
+    struct foreign *foreign = argument;
+    struct leakline_origin origin = {0};
+    leakline_python(&origin);
+    foreign->before = origin.python_count | (int)origin.flags;
+    foreign->callback();
+    leakline_python(&origin);
+    foreign->after = origin.python_count | (int)origin.flags;
+    return NULL;
+}
+
+/* How many frames the thread had outside of the callback: 0. */
+EXPORT int call_in_thread(void (*callback)(void)) {
+    struct foreign foreign = {.callback = callback};
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, run_foreign, &foreign) != 0)
+        return -1;
+    pthread_join(thread, NULL);
+    return foreign.before + foreign.after;
 }

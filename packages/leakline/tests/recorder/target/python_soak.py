@@ -1,0 +1,124 @@
+"""Four threads make code objects, run each once, which asks for its own name, and drop them; signals interrupt them.
+
+Prints JSON. Arguments: seconds, microseconds of CPU time between two signals (0: none).
+"""
+
+# ruff: noqa: B905, RUF007, UP031
+
+import ctypes
+import functools
+import json
+import sys
+import threading
+import time
+
+import python_probe
+
+library = python_probe.detached
+SOURCE = "def f_%06d(ask):\n  return ask()\n"
+counts = {"made": 0, "wrong": 0, "unknown": 0, "same_address": 0}
+examples = []
+
+
+def make_and_run(offset, until):
+    made = wrong = unknown = same = 0
+    last = set()
+    text = ctypes.create_string_buffer(200)
+    ask = functools.partial(library.innermost, text, 200)  # has no Python frame of its own
+    number = offset
+    while time.time() < until:
+        number = (number + 4) % 1000000
+        file, name = "<file %06d>" % number, "f_%06d" % number
+        space = {}
+        exec(compile(SOURCE % number, file, "exec"), space)
+        function = space[name]
+        size = function(ask)
+        told = text.raw[: max(size, 0)].decode()
+        if size < 0:
+            unknown += 1
+        elif told != file + ":" + name:
+            wrong += 1
+            examples.append((told, name))
+        same += id(function.__code__) in last
+        last.add(id(function.__code__))
+        made += 1
+    for key, value in (("made", made), ("wrong", wrong), ("unknown", unknown), ("same_address", same)):
+        counts[key] += value
+
+
+def a(depth):
+    return b(depth - 1) if depth else 0
+
+
+def b(depth):
+    return c(depth - 1) if depth else 0
+
+
+def c(depth):
+    total = sum([Item(i).value for i in range(3)])
+    return (a(depth - 1) if depth else 0) + total
+
+
+class Item:
+    def __init__(self, value):
+        self.held = value
+
+    @property
+    def value(self):
+        return self.held
+
+
+CALLERS = {
+    "a": {"c", "turn"},
+    "b": {"a"},
+    "c": {"b"},
+    "__init__": {"c", "<listcomp>"},
+    "value": {"c", "<listcomp>"},
+    "<listcomp>": {"c"},
+}
+
+
+def turn():
+    return a(11)
+
+
+def judge():
+    """Of each interrupted walk: each frame's caller is one that calls it."""
+    count = ctypes.c_int()
+    library.interruptions.restype = ctypes.POINTER(python_probe.Origin)
+    origins = library.interruptions(ctypes.byref(count))
+    broken = wrong = deep = 0
+    names = {}
+    for origin in origins[: count.value]:
+        broken += bool(origin.flags & 8)
+        frames = origin.python[: origin.python_count]
+        for frame in frames:
+            if frame.code and frame.code not in names:
+                names[frame.code] = python_probe.described(frame)["name"].split(".")[-1]
+        chain = [names.get(frame.code) for frame in frames]
+        deep += len(chain) > 3
+        for inner, outer in zip(chain, chain[1:]):
+            if inner in CALLERS and outer is not None and outer not in CALLERS[inner]:
+                wrong += 1
+                examples.append((inner, outer))
+    return {"walks": count.value, "broken": broken, "wrong": wrong, "deep": deep}
+
+
+def main():
+    seconds, interval = float(sys.argv[1]), int(sys.argv[2])
+    until = time.time() + seconds
+    threads = [threading.Thread(target=make_and_run, args=(i, until)) for i in range(4)]
+    if interval:
+        library.arm(interval)
+    for thread in threads:
+        thread.start()
+    while time.time() < until:
+        turn()
+    for thread in threads:
+        thread.join()
+    library.arm(0)
+    print(json.dumps({"made": counts, "signals": judge(), "examples": examples[:5]}))
+
+
+if __name__ == "__main__":
+    main()
