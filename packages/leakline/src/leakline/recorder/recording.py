@@ -138,6 +138,7 @@ class Recording(msgspec.Struct, frozen=True):
     off_because: str = ""
     command: str = ""
     slots: tuple[Slot, ...] = ()
+    closed_at_s: dict[int, float] = {}  # of numbers that are not open, the last time that they were closed
     stacks: dict[int, Stack] = {}
     codes: dict[int, Code] = {}
     libraries: dict[int, Library] = {}

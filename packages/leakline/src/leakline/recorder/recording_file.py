@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -48,7 +49,7 @@ HOWS: Final[dict[int, How]] = {
 }
 _WRONG_CLOSES: Final[dict[int, WrongCloseKind]] = {1: "nothing-open", 2: "other-owner", 3: "library-owner"}
 
-_RECORD_TRIES = 64
+SETTLE_S: Final = 1.0  # how long a record that is being written is waited for
 
 
 class _File:
@@ -85,38 +86,44 @@ class _File:
             at = max(offset + last, start + 1)
 
 
-def _records(file: _File, record: struct.Struct, section: Section, bound: int) -> tuple[dict[int, Any], int]:
-    """All records that are not empty, each whole, by number; and how many were never seen whole.
+def _records(file: _File, record: struct.Struct, section: Section, bound: int) -> tuple[dict[int, Any], set[int]]:
+    """All records that are not empty, each whole, by number; and the numbers of those that were being written.
 
     A record is whole when two reads of it agree and its sequence, the first field, is even.
     """
     rows: dict[int, Any] = {}
-    torn = 0
+    unsettled = set()
     size = record.size
     for offset, length in file.stored(section.offset, bound * size, size):
         first, second = file.read(offset, length), file.read(offset, length)
         base, changed = (offset - section.offset) // size, first != second
         for index, row in enumerate(record.iter_unpack(first)):
-            if not row[0]:
-                continue
             start = index * size
             if row[0] & 1 or (changed and first[start : start + size] != second[start : start + size]):
-                whole = _record(file, record, offset + start)
-                if whole is None:
-                    torn += 1
-                    continue
-                row = whole
-            rows[base + index] = row
-    return rows, torn
+                unsettled.add(base + index)
+            elif row[0]:
+                rows[base + index] = row
+    return rows, unsettled
 
 
-def _record(file: _File, record: struct.Struct, offset: int) -> tuple[Any, ...] | None:
-    for _ in range(_RECORD_TRIES):
-        first, second = (file.read(offset, record.size) for _ in range(2))
-        row = record.unpack(first)
-        if first == second and not row[0] & 1:
-            return row
-    return None
+def _settle(
+    file: _File, record: struct.Struct, section: Section, rows: dict[int, Any], unsettled: set[int], until: float
+) -> None:
+    """Reads those records again until each was seen whole: a thread that lost its processor in the middle of a write
+    needs its next turn. What is not whole at `until` (monotonic seconds) stays in `unsettled`.
+    """
+    while unsettled:
+        for number in list(unsettled):
+            offset = section.offset + number * record.size
+            first, second = (file.read(offset, record.size) for _ in range(2))
+            row = record.unpack(first)
+            if first == second and not row[0] & 1:
+                rows[number] = row
+                unsettled.remove(number)
+        if time.monotonic() >= until:
+            return
+        if unsettled:
+            time.sleep(0.001)
 
 
 def _ready(file: _File, record: struct.Struct, section: Section, bound: int) -> Iterator[tuple[int, tuple[Any, ...]]]:
@@ -137,9 +144,13 @@ class _Reader:
         sections, header = self.header.sections, self.header
         names = file.read(sections["functions"].offset, sections["functions"].size * sections["functions"].count)
         self.functions = [text_of(name) for (name,) in FUNCTION.iter_unpack(names)]
-        self.slots, torn = _records(file, SLOT, sections["slots"], header.slot_bound)
-        self.wrong, torn_wrong = _records(file, WRONG_CLOSE, sections["wrong_closes"], sections["wrong_closes"].count)
-        self.torn = torn + torn_wrong
+        until = time.monotonic() + (SETTLE_S if _is_live(header) else 0)
+        slots, wrong = sections["slots"], sections["wrong_closes"]
+        self.slots, torn = _records(file, SLOT, slots, header.slot_bound)
+        self.wrong, torn_wrong = _records(file, WRONG_CLOSE, wrong, wrong.count)
+        _settle(file, SLOT, slots, self.slots, torn, until)
+        _settle(file, WRONG_CLOSE, wrong, self.wrong, torn_wrong, until)
+        self.torn = len(torn) + len(torn_wrong)
         self.header = self.read_header()
         self.text = file.read(sections["text"].offset, self.header.text_used)
         self.frames = file.read(sections["frames"].offset, self.header.frames_used)
@@ -216,6 +227,9 @@ class _Reader:
                     connect_error=connect_error,
                 )
 
+    def closed_at_s(self) -> dict[int, float]:
+        return {number: row[12] / 1e9 for number, row in self.slots.items() if not row[1] and row[12]}
+
     def wrong_closes(self) -> list[WrongClose]:
         found = []
         for row in self.wrong.values():
@@ -285,6 +299,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
         off_because=header.off_because if header.off else "",
         command=header.command.strip(),
         slots=slots,
+        closed_at_s=reader.closed_at_s(),
         stacks=stacks,
         codes=codes,
         libraries=libraries,
