@@ -234,6 +234,8 @@ class _Reader:
         found = []
         for row in self.wrong.values():
             _, number, kind, error, function, stack, tid, close_stack, close_tid, open_stack, open_tid, _ = row[:12]
+            if kind == 0:  # taken back: the program closes whatever there may be
+                continue
             at, closed_at, opened_at = (each / 1e9 for each in row[12:])
             found.append(
                 WrongClose(

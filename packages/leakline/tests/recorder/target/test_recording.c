@@ -224,16 +224,44 @@ static void *close_elsewhere(void *stack) {
     return NULL;
 }
 
-static void test_a_descriptor_that_another_thread_closed(void) {
-    begin("other");
-    uint32_t by = intern(1, 3, 0), foreign = intern(2, 3, 0), own = intern(3, 3, 0);
-    opened(710, by);
+/* The same origin closes a number twice, and another one had opened it in between: the victim's own close then finds nothing. */
+static void closed_by_another_thread(bool twice) {
+    uint32_t earlier = intern(4, 3, 0), by = intern(1, 3, 0), foreign = intern(2, 3, 0), own = intern(3, 3, 0);
     pthread_t thread;
+    opened(710, earlier);
+    closing(710, twice ? foreign : own);
+    opened(710, by);
     CHECK(pthread_create(&thread, NULL, close_elsewhere, &foreign) == 0 && pthread_join(thread, NULL) == 0);
     close_failed(710, own);
     const struct leakline_wrong_close_record *wrong =
         (const struct leakline_wrong_close_record *)(leakline_recording.base + LEAKLINE_WRONG_CLOSES_AT);
-    CHECK(wrong->kind == LEAKLINE_OTHER_OWNER && wrong->earlier_close_stack == foreign && wrong->stack == own);
+    CHECK(wrong->kind == (twice ? LEAKLINE_OTHER_OWNER : LEAKLINE_NOTHING_OPEN));
+    CHECK(wrong->earlier_close_stack == foreign && wrong->stack == own && wrong->open_stack == by);
+}
+
+static void test_a_descriptor_that_another_thread_closed(void) {
+    begin("other");
+    closed_by_another_thread(true);
+    leakline_recording_end();
+    begin("handed-over");
+    closed_by_another_thread(false);
+    leakline_recording_end();
+}
+
+static void test_a_sweep_over_numbers_that_never_were_is_no_wrong_close(void) {
+    begin("sweep");
+    uint32_t by = intern(1, 3, 0), sweep = intern(2, 3, 0);
+    for (int number = 720; number < 722; number++) {
+        opened(number, by);
+        closing(number, by);
+    }
+    const struct leakline_wrong_close_record *wrong =
+        (const struct leakline_wrong_close_record *)(leakline_recording.base + LEAKLINE_WRONG_CLOSES_AT);
+    close_failed(720, sweep);
+    close_failed(721, sweep);
+    CHECK(wrong->kind == LEAKLINE_NOTHING_OPEN && wrong->number == 720);
+    close_failed(722, sweep);
+    CHECK(wrong->kind == 0);
     leakline_recording_end();
 }
 
@@ -391,6 +419,7 @@ int main(int count, char **arguments) {
         test_wrong_closes();
         test_libzmqs_descriptors_are_its_own();
         test_a_descriptor_that_another_thread_closed();
+        test_a_sweep_over_numbers_that_never_were_is_no_wrong_close();
         test_the_first_exhaustion_is_kept();
         test_what_is_open_already_is_older();
         test_the_libraries_are_those_of_the_loader();

@@ -21,6 +21,8 @@ static __thread struct {
     uint32_t stack;
     uint64_t generation; /* of what it closes; 0: nothing is open by the table */
     bool sweep;          /* it goes on from the number before, from the same place: a program that closes all there may be */
+    uint32_t kept_sequence; /* of what was kept of this sweep as a wrong close */
+    uint64_t kept;          /* where that is in the file; 0: nothing was kept */
 } closing;
 
 /* --- the bracket */
@@ -38,6 +40,7 @@ bool leakline_bracket_inside(void) { return inside; }
 void leakline_bracket_forget(void) {
     inside = false;
     current_tid = 0;
+    closing.kept = 0;
 }
 
 bool leakline_recording_on(void) {
@@ -132,6 +135,7 @@ static void close_slot(struct leakline_slot *slot, uint32_t function, uint32_t s
         count(&stack_at(slot->stack)->closed);
     count(&leakline_header()->closed);
     slot->how = 0;
+    slot->closed_alike = stack != 0 && slot->close_stack == stack && slot->earlier_open_stack != slot->stack;
     slot->close_stack = stack;
     slot->close_tid = thread_number();
     slot->close_function = (uint16_t)function;
@@ -147,6 +151,7 @@ void leakline_opened(int number, enum leakline_how how, int related, uint32_t fu
         close_slot(slot, 0, 0, now);
     slot->how = (uint16_t)how;
     slot->function = (uint16_t)function;
+    slot->earlier_open_stack = slot->stack;
     slot->stack = stack;
     slot->related = related;
     slot->tid = thread_number();
@@ -187,6 +192,8 @@ static bool is_libzmqs(const struct leakline_slot *slot, uint32_t stack) {
 
 void leakline_closing(int number, uint32_t function, uint32_t stack) {
     closing.sweep = stack == closing.stack && (number == closing.number + 1 || number == closing.number - 1);
+    if (!closing.sweep)
+        closing.kept = 0;
     closing.number = number;
     closing.stack = stack;
     closing.generation = 0;
@@ -235,6 +242,20 @@ static void keep_wrong_close(const struct leakline_wrong_close_record *wrong) {
     *record = *wrong;
     record->sequence = sequence;
     end_writing(&record->sequence);
+    closing.kept = offset;
+    closing.kept_sequence = sequence + 1u;
+}
+
+/* A sweep that comes to a number which was never open closes whatever there may be: what it began with was no wrong close either. */
+static void take_back_wrong_close(void) {
+    uint64_t offset = closing.kept;
+    closing.kept = 0;
+    struct leakline_wrong_close_record *record = (struct leakline_wrong_close_record *)(leakline_recording.base + offset);
+    if (!offset || !leakline_has_storage(offset) || !begin_writing(&record->sequence))
+        return;
+    if (record->sequence == closing.kept_sequence + 1u && record->kind != LEAKLINE_LIBRARY_OWNER)
+        record->kind = 0;
+    end_writing(&record->sequence);
 }
 
 static struct leakline_wrong_close_record wrong_close_of(const struct leakline_slot *slot, int number, uint32_t function, uint32_t stack) {
@@ -253,27 +274,39 @@ static struct leakline_wrong_close_record wrong_close_of(const struct leakline_s
     };
 }
 
-/* A number that was never open here is no wrong close, but a program that tries. */
+/* Whether a number was ever open here, as far as the table goes. */
+static bool was_open(int number) {
+    if (number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
+        return false;
+    uint64_t offset = LEAKLINE_SLOTS_AT + (uint64_t)number * sizeof(struct leakline_slot);
+    return leakline_has_storage(offset) &&
+           __atomic_load_n(&((struct leakline_slot *)(leakline_recording.base + offset))->generation, __ATOMIC_RELAXED) != 0;
+}
+
+/* Who is wrong is certain only where somebody closed what he had closed before, and what this thread has opened since: LEAKLINE_OTHER_OWNER. */
 void leakline_close_failed(int number, int error, uint32_t function, uint32_t stack) {
-    if (error != EBADF || number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE) ||
-        (closing.sweep && closing.number == number))
+    if (error != EBADF)
         return;
-    struct leakline_slot *slot = begin_slot(number);
+    if (!was_open(number)) { /* no wrong close, but a program that tries */
+        if (closing.sweep && closing.number == number)
+            take_back_wrong_close();
+        return;
+    }
+    struct leakline_slot *slot = closing.sweep && closing.number == number ? NULL : begin_slot(number);
     if (!slot)
         return;
     struct leakline_wrong_close_record wrong = wrong_close_of(slot, number, function, stack);
-    bool known = slot->generation != 0, closed_unseen = closing.generation == slot->generation;
+    bool closed_unseen = closing.generation == slot->generation, closed_alike = slot->closed_alike;
     end_writing(&slot->sequence);
     wrong.error = (uint32_t)error;
     wrong.kind = LEAKLINE_NOTHING_OPEN;
     if (closed_unseen) { /* what the table took for open was closed where the recorder does not see it */
         wrong.earlier_close_stack = wrong.earlier_close_tid = 0;
         wrong.earlier_close_at_ns = 0;
-    } else if (wrong.open_tid == wrong.tid && wrong.earlier_close_tid != wrong.tid) {
+    } else if (closed_alike && wrong.open_tid == wrong.tid && wrong.earlier_close_tid != wrong.tid) {
         wrong.kind = LEAKLINE_OTHER_OWNER;
     }
-    if (known)
-        keep_wrong_close(&wrong);
+    keep_wrong_close(&wrong);
 }
 
 void leakline_socket_failed(int number, uint32_t function, int error) {

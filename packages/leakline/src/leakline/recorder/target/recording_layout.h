@@ -120,8 +120,9 @@ struct leakline_slot {
     /* The last close of this number, of an earlier generation if it is open again. What is above stays after a close, but for `how`. */
     uint32_t close_stack, close_tid;
     uint64_t closed_at_ns;
-    uint16_t close_function, reserved;
-    uint32_t reserved2;
+    uint16_t close_function;
+    uint16_t closed_alike;       /* 1: the stack that closed it had closed it before, when another stack had opened it */
+    uint32_t earlier_open_stack; /* of the generation before */
 };
 
 enum leakline_wrong_close_kind {
@@ -133,7 +134,7 @@ enum leakline_wrong_close_kind {
 struct leakline_wrong_close_record {
     uint32_t sequence;
     int32_t number;
-    uint32_t kind, error;
+    uint32_t kind, error; /* kind 0: none after all */
     uint32_t function, stack, tid;
     uint32_t earlier_close_stack, earlier_close_tid;
     uint32_t open_stack, open_tid;
