@@ -23,9 +23,9 @@ from leakline.recorder.table_file import start_time_ticks
 _UNREADABLE = Frame(function="a Python frame that could not be read", file="", line=0, language="python")
 
 
-def origins(recording: Recording, numbers: Iterable[int]) -> tuple[Origin, ...]:
-    """The origins of these descriptors, one for each stack, largest first. See `Namer.origins`."""
-    with Namer(recording) as namer:
+def origins(recording: Recording, numbers: Iterable[int], *, pid: int | None = None) -> tuple[Origin, ...]:
+    """The origins of these descriptors, one for each stack, largest first. See `Namer`."""
+    with Namer(recording, pid=pid) as namer:
         return namer.origins(numbers)
 
 
@@ -41,12 +41,18 @@ def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:
 class Namer:
     """Names the stacks of one recording, each once. Holds files open until it is closed. Not thread-safe."""
 
-    def __init__(self, recording: Recording, *, debug_folders: Iterable[str] = DEBUG_FOLDERS) -> None:
+    def __init__(
+        self, recording: Recording, *, pid: int | None = None, debug_folders: Iterable[str] = DEBUG_FOLDERS
+    ) -> None:
+        """`pid`: the process as this namespace knows it, if that is another number than the recording's (a container).
+        While it is alive, its files are found in its own tree, also when they were deleted.
+        """
         self._recording = recording
-        alive = recording.live and start_time_ticks(recording.pid) == recording.start_time_ticks
+        pid = recording.pid if pid is None else pid
+        alive = recording.live and start_time_ticks(pid) == recording.start_time_ticks
         self._symbolizer = Symbolizer(
             recording.libraries,
-            pid=recording.pid if alive else None,
+            pid=pid if alive else None,
             unchanged_since_s=_since_the_epoch(recording.began_at_s),
             debug_folders=debug_folders,
         )

@@ -21,7 +21,7 @@ from leakline.recorder.elf import Elf, Symbols, symbol_tables
 from leakline.recorder.modules import DEBUG_FOLDERS, OpenFile, find_debug_file, find_module
 from leakline.recorder.recording import Library
 
-LARGEST_DEBUG_INFO = 256 << 20  # bytes; its index takes some 10 s and 2 GB
+LARGEST_DEBUG_INFO = 256 << 20  # bytes; at libpython's rate, an index takes 5 s and 1 GB
 SIGNAL_FRAME = "<signal handler called>"
 
 # What every x86-64 C library's return from a signal is (`mov $15,%rax; syscall`), and aarch64's: unwinders know it by

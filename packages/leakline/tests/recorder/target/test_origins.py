@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import posixpath
 import shutil
 import subprocess
 from collections import Counter
@@ -91,6 +92,21 @@ def test_the_headline_of_a_client_is_its_query_under_a_stripped_libzmq(client: P
     grouped = by_headline(found)
     assert (grouped[0].count, grouped[0].stacks, grouped[0].frames) == (4, 3, twice.frames)
     assert [origin.count for origin in grouped] == [4, 1]
+
+
+def test_the_same_with_the_real_cppzmq_and_libzmq(tmp_path: Path, recorded: Any) -> None:
+    program = tmp_path / "cppzmq_client"
+    building.build("c++", program, "-std=c++17", "-O2", "-g", building.PROGRAMS / "cppzmq_client.cpp", "-lzmq")
+    process = recorded.start(program)
+    until_ready(process)
+    recording = recorded.recording(process.pid)
+    largest = origins(recording, recent(recording))[0]
+    query = largest.frames[largest.headline]
+    line = building.line_of("the line of the leak", "cppzmq_client.cpp")
+    assert (query.function, query.line, largest.count) == ("QryServerPort(char const*)", line, 5)
+    inner = largest.frames[: largest.headline]
+    assert {posixpath.basename(frame.module) for frame in inner} == {"libzmq.so.5", "cppzmq_client"}
+    assert {frame.file for frame in inner if frame.line} == {"/usr/include/zmq.hpp"}
 
 
 def test_a_signal_handler_and_what_it_interrupted(client: Path, recorded: Any) -> None:
