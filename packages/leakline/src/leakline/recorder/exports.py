@@ -15,7 +15,6 @@ from leakline.recorder.errors import RecorderError
 Read = Callable[[int, int], bytes]  # (address relative to the library, size) -> that many bytes
 
 PT_LOAD, PT_DYNAMIC, PT_INTERP = 1, 2, 3
-EM_X86_64, EM_AARCH64 = 62, 183
 _DT_HASH, _DT_STRTAB, _DT_SYMTAB, _DT_STRSZ, _DT_GNU_HASH, _DT_VERSYM = 4, 5, 6, 10, 0x6FFFFEF5, 0x6FFFFFF0
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -34,8 +33,7 @@ class Exports:
 
     def __init__(self, read: Read, header: bytes, segments: bytes) -> None:
         self._read = read
-        fields = _header(header)
-        self.machine, self.type = fields[2], fields[1]
+        _header(header)
         self.segments = list(_SEGMENT.iter_unpack(segments))
 
     @classmethod
@@ -90,6 +88,13 @@ class Exports:
             if not versions[2 * index + 1] & _HIDDEN >> 8 or name.decode() not in found:
                 found[name.decode()] = self._bias + value
         return found
+
+    def interpreter(self) -> str:
+        """The dynamic loader that the program asks for; "" for a library or a static program."""
+        for kind, _, _, start, _, size, _, _ in self.segments:
+            if kind == PT_INTERP:
+                return os.fsdecode(self._table(start, size).rstrip(b"\0"))
+        return ""
 
     def _dynamic(self) -> dict[int, int]:
         found: dict[int, int] = {}

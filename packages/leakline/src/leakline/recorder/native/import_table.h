@@ -13,10 +13,12 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
-#define LEAKLINE_IS_IMPORT(type) ((type) == R_X86_64_JUMP_SLOT || (type) == R_X86_64_GLOB_DAT)
+#define LEAKLINE_IS_CALL(type) ((type) == R_X86_64_JUMP_SLOT)
+#define LEAKLINE_IS_IMPORT(type) (LEAKLINE_IS_CALL(type) || (type) == R_X86_64_GLOB_DAT)
 #define LEAKLINE_IS_POINTER(type) ((type) == R_X86_64_64)
 #elif defined(__aarch64__)
-#define LEAKLINE_IS_IMPORT(type) ((type) == R_AARCH64_JUMP_SLOT || (type) == R_AARCH64_GLOB_DAT)
+#define LEAKLINE_IS_CALL(type) ((type) == R_AARCH64_JUMP_SLOT)
+#define LEAKLINE_IS_IMPORT(type) (LEAKLINE_IS_CALL(type) || (type) == R_AARCH64_GLOB_DAT)
 #define LEAKLINE_IS_POINTER(type) ((type) == R_AARCH64_ABS64)
 #else
 #error "leakline's import hooks know x86_64 and aarch64"

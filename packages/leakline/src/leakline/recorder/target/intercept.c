@@ -29,23 +29,28 @@ const char *leakline_function_name(uint32_t function) {
 
 /* --- libraries that were loaded since */
 
+#define LOADING_TRIES 1000 /* calls; a library without end is none that is being loaded */
+
 /* Loading is noticed by the loader's counter and not by intercepting dlopen(), which goes by who calls it. */
 static void look_at_libraries(void) {
     static uint64_t seen;
+    static unsigned tries;
     uint64_t generation = leakline_libraries_generation();
     if (__builtin_expect(__atomic_load_n(&seen, __ATOMIC_RELAXED) == generation, 1))
         return;
-    __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
     leakline_python_prepare();
-    if (leakline_patch_all)
-        leakline_patch_all();
+    /* One that is still being loaded is looked at again at the next calls. */
+    if (!leakline_patch_all() && __atomic_add_fetch(&tries, 1, __ATOMIC_RELAXED) < LOADING_TRIES)
+        return;
+    __atomic_store_n(&tries, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
 }
 
 /* The counter grows before a library is relocated, which would undo a patch: so the loader's lock is waited for, as the call is about to do
  * anyway. The real dlsym() goes by who calls it and is jumped to: nothing may come after it. */
 void *leakline_intercept_dlsym(void *library, const char *name) {
     static uint64_t seen;
-    if (LEAKLINE_WANTED && leakline_patch_all && __atomic_load_n(&seen, __ATOMIC_RELAXED) != leakline_libraries_generation()) {
+    if (LEAKLINE_WANTED && __atomic_load_n(&seen, __ATOMIC_RELAXED) != leakline_libraries_generation()) {
         int error = errno;
         dlsym(RTLD_DEFAULT, "dlsym");
         uint64_t generation = leakline_libraries_generation();

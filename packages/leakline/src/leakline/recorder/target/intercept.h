@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #include "intercepted.h"
+#include "patch.h"
 #include "recording.h"
 
 struct leakline_interception {
@@ -22,9 +23,6 @@ extern const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTI
 /* Stands for dlsym in import tables that are patched, and is never preloaded: a library that was loaded since is patched before any of its
  * functions can be looked up. */
 void *leakline_intercept_dlsym(void *library, const char *name);
-
-/* patch.c: patches the import tables of libraries that were loaded since. Absent where nothing is ever patched. */
-__attribute__((weak)) void leakline_patch_all(void);
 
 /* --- intercept_real.c */
 
