@@ -1,7 +1,8 @@
 """Loads the recorder into a running process, and takes it out again.
 
-Loaded by dlopen in one of its threads (ptrace.py), it points the import tables of all libraries at its own functions; when it is taken out
-they are as they were. The library itself stays mapped and does nothing: a thread may still be on its way through it.
+Loaded by dlopen in one of its threads (ptrace.py), it points the import tables of all libraries at its own functions;
+when it is taken out they are as they were. The library itself stays mapped and does nothing: a thread may still be on
+its way through it.
 """
 
 from __future__ import annotations
@@ -56,8 +57,9 @@ class Attached:
         return read_recording(f"/proc/self/fd/{self._file}")
 
     def detach(self) -> float:
-        """Puts the process back as it was. Seconds that a thread stood still; 0 where nothing was to do. AttachError if it
-        could not be done: the process goes on being recorded then.
+        """Puts the process back as it was; returns for how many seconds a thread stood still (0: nothing was to do).
+
+        Raises a LeaklineError if it could not be done: the process goes on being recorded then.
         """
         if not self._attached or start_time_ticks(self.pid) != self._started:
             return 0.0
@@ -79,7 +81,9 @@ class Attached:
 
 
 def attach(pid: int) -> Attached:
-    """Begins to record a running process, or finds the recording that it is in. A thread of it stands still for milliseconds.
+    """Begins to record a running process, or finds the recording that it is in.
+
+    One thread of it stands still for some milliseconds.
 
     Raises a LeaklineError that says why it cannot be done: NotPermittedError, UnsupportedError, AttachError, …; the
     process is untouched then. Safe in any thread.
@@ -108,10 +112,10 @@ def attach(pid: int) -> Attached:
 
 
 def _path_for(target: Target) -> str | None:
-    """Where the target makes its recording; None: in a file without a name, as it does not see or may not write ours."""
+    """Where the target makes its recording; None: in a file without a name, as it cannot make one in our folder."""
     if not (target.same_user and target.same_files):
         return None
-    path = recording_path(recordings_folder(), target.pid)
+    path = recording_path(recordings_folder(in_memory=True), target.pid)
     with suppress(FileNotFoundError):
         path.unlink()  # of an earlier attachment that ended
     return str(path)
@@ -149,7 +153,7 @@ def _load(target: Target, path: str | None) -> Called:
             break
     if called is None:
         raise AttachError(
-            f"process {target.pid} sees other files than leakline, and the recorder could not be copied to where it does",
+            f"process {target.pid} sees other files than leakline, and the recorder could not be copied to them",
             f"run leakline inside its container, or {LAUNCH}",
         )
     return _checked(target, called)
@@ -174,9 +178,7 @@ def _error(target: Target, called: Called) -> LeaklineError:
         return NoSuchProcessError(f"process {target.pid} ended while it was being attached to")
     if called.status is Status.REFUSED:
         if target.seccomp_filter and os.geteuid() != 0:
-            hint = (
-                f"it has a seccomp filter, which only root can set aside meanwhile: sudo leakline attach {target.pid}"
-            )
+            hint = f"only root can set its seccomp filter aside meanwhile: sudo leakline attach {target.pid}"
             return AttachError(what, hint)
         return refused(target.pid)
     if called.status is Status.NO_SAFE_POINT:

@@ -1,4 +1,4 @@
-"""Whether a recorder can be loaded into a running process, found out without touching it; if not, why and what to do instead."""
+"""Whether the recorder can be loaded into a running process, without touching it; if not, why, and what to do."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def refused(pid: int) -> LeaklineError:
     if scope == 3:
         hint = f"this system forbids it to everybody (kernel.yama.ptrace_scope is 3): {LAUNCH}"
     elif os.geteuid() == 0:
-        hint = (
-            "this root lacks CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE): run leakline on the host, or " + LAUNCH
-        )
+        hint = f"this root lacks CAP_SYS_PTRACE (docker run --cap-add SYS_PTRACE): attach from the host, or {LAUNCH}"
     elif scope and owner == os.geteuid():
         hint = f"kernel.yama.ptrace_scope is {scope}: type `sudo leakline attach {pid}`"
     else:
@@ -113,9 +111,7 @@ def _check_state(pid: int, status: dict[str, str]) -> None:
     if status.get("TracerPid", "0") != "0":
         raise _traced(pid, status["TracerPid"])
     if status.get("State", "")[:1] in ("T", "t"):
-        raise AttachError(
-            f"process {pid} is stopped: none of its threads can load a library", f"type `kill -CONT {pid}`"
-        )
+        raise AttachError(f"process {pid} is stopped: none of its threads can run", f"type `kill -CONT {pid}`")
     if status.get("Seccomp") == str(_SECCOMP_STRICT):
         raise UnsupportedError(
             f"process {pid} may only read and write (seccomp's strict mode)", WITHOUT.format(pid=pid)
@@ -131,9 +127,7 @@ def _check_program(pid: int) -> None:
     try:
         head = os.pread(header, 20, 0)
         if head[4:5] == b"\x01":
-            raise UnsupportedError(
-                f"process {pid} is a 32-bit program; the recorder is 64-bit", WITHOUT.format(pid=pid)
-            )
+            raise UnsupportedError(f"process {pid} is 32-bit; the recorder is 64-bit", WITHOUT.format(pid=pid))
         own = os.uname().machine
         if head[18:20] != {"x86_64": b"\x3e\0", "aarch64": b"\xb7\0"}.get(own, head[18:20]):
             raise UnsupportedError(f"process {pid} is a program of another machine than {own}", WITHOUT.format(pid=pid))
@@ -144,13 +138,10 @@ def _check_program(pid: int) -> None:
                 "build leakline inside that container, or " + WITHOUT.format(pid=pid),
             )
         if not interpreter and not any("ld-linux" in one.path for one in ptrace.loaded(pid)):
-            kind = "a Go program" if _is_go(header) else "statically linked"
-            reason = (
-                "it makes its system calls itself"
-                if kind == "a Go program"
-                else "it has no C library to be intercepted"
+            why = "a Go program: it makes its system calls itself" if _is_go(header) else "statically linked"
+            raise UnsupportedError(
+                f"process {pid} is {why}; there is no C library to intercept", WITHOUT.format(pid=pid)
             )
-            raise UnsupportedError(f"process {pid} is {kind}: {reason}", WITHOUT.format(pid=pid))
     finally:
         os.close(header)
 

@@ -39,17 +39,20 @@ class Exports:
     @classmethod
     def in_file(cls, path: str | os.PathLike[str]) -> Exports:
         """Raises OSError, ExportsError."""
-        with open(path, "rb") as file:
-            content = file.read()
+
+        def at(offset: int, size: int) -> bytes:
+            with open(path, "rb", buffering=0) as file:
+                return os.pread(file.fileno(), size, offset)
 
         def read(address: int, size: int) -> bytes:
             for kind, _, offset, start, _, in_file, _, _ in image.segments:
                 if kind == PT_LOAD and start <= address < start + in_file:
-                    return content[offset + address - start :][:size]
+                    return at(offset + address - start, size)
             return b""
 
+        content = at(0, _HEADER.size)
         header = _header(content)
-        image = cls(read, content, content[header[5] :][: header[9] * header[10]])
+        image = cls(read, content, at(header[5], header[9] * header[10]))
         return image
 
     @classmethod

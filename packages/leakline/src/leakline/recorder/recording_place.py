@@ -11,8 +11,11 @@ from leakline.recorder.recording_layout import HEADER_SIZE, Header
 from leakline.recorder.table_file import start_time_ticks
 
 
-def recordings_folder() -> Path:
+def recordings_folder(*, in_memory: bool = False) -> Path:
     """The folder for recordings: $LEAKLINE_DIR, else $XDG_RUNTIME_DIR/leakline, else /tmp/leakline-UID. Makes it.
+
+    `in_memory`: in /dev/shm instead of /tmp, where there is one: storage on a disk takes milliseconds to get, for which
+    a process that is being attached to would stand still.
 
     Raises RecorderError if it cannot be made, or if it is another user's, who could read or replace what is in it.
     """
@@ -21,7 +24,8 @@ def recordings_folder() -> Path:
     elif runtime := os.environ.get("XDG_RUNTIME_DIR"):
         folder = Path(runtime) / "leakline"
     else:
-        folder = Path(f"/tmp/leakline-{os.getuid()}")
+        place = "/dev/shm" if in_memory and os.access("/dev/shm", os.W_OK) else "/tmp"
+        folder = Path(f"{place}/leakline-{os.getuid()}")
     hint = "set LEAKLINE_DIR to a folder of your own"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
