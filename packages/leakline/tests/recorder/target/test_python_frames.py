@@ -103,5 +103,5 @@ def test_names_of_short_lived_code_objects_are_right(version: str, harness: Path
 def judge(told: dict[str, Any]) -> None:
     made, signals = told["made"], told["signals"]
     assert made["wrong"] == made["unknown"] == signals["wrong"] == 0, told
-    assert made["same_address"] > made["made"] / 10, "no address was used again: nothing was tested"
+    assert made["same_addresses"] > made["made"] / 10, "no memory was used again: nothing was tested"
     assert signals["deep"] > 10
