@@ -81,6 +81,13 @@ EXPORT int capture(struct leakline_origin *origin) {
     return count && depth < NATIVE ? evaluations : -1;
 }
 
+/* The walk alone, as after a change of the loaded libraries if the generation is another one. */
+EXPORT void capture_at(struct leakline_origin *origin, uint64_t generation) {
+    memset(origin, 0, sizeof *origin);
+    origin->generation = generation;
+    leakline_python(origin);
+}
+
 EXPORT void walk_many(struct leakline_origin *origin, int times) {
     for (int i = 0; i < times; i++)
         leakline_python(origin);

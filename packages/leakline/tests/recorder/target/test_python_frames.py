@@ -93,6 +93,35 @@ def test_frames_in_odd_places(version: str, harness: Path) -> None:
     assert {record["label"] for record in records} == expected
 
 
+INSIDE = """
+import sys
+sys.path.insert(0, {folder!r})
+import os
+os.environ["LEAKLINE_TEST_HARNESS"] = {harness!r}
+import ctypes, python_probe
+def inside():
+    origin = python_probe.Origin()
+    python_probe.detached.capture_at(ctypes.byref(origin), ctypes.c_uint64(origin.generation))
+    names = [python_probe.described(frame)["name"] for frame in origin.python[: origin.python_count]]
+    assert names == ["inside", "<module>"], names
+inside()
+"""
+
+
+@pytest.mark.parametrize("version", [version for version in ("3.7", "3.11", "3.13") if version in SUPPORTED])
+def test_interpreter_that_is_loaded_later_and_unloaded(version: str, harness: Path, tmp_path: Path) -> None:
+    folder = SUPPORTED[version].parents[1]
+    (library,) = (folder / "lib").glob(f"libpython{version}*.so.1.0")
+    program = tmp_path / "embedder"
+    flags = ["-Wall", "-Wextra", "-Werror", f"-I{TARGET}", "-o", str(program)]
+    subprocess.run(["cc", *flags, str(HERE / "python_embedder.c"), "-ldl"], check=True)
+    inside = INSIDE.format(folder=str(HERE), harness=str(harness))
+    environment = {**os.environ, "PYTHONHOME": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(program), str(harness), str(library), inside]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("version", [version for version in ("3.6", "3.11", "3.13") if version in SUPPORTED])
 def test_names_of_short_lived_code_objects_are_right(version: str, harness: Path) -> None:
     """A sample of `make hold-python-frames`."""
