@@ -4,10 +4,29 @@ from __future__ import annotations
 
 import gc
 import signal
+import subprocess
+from pathlib import Path
+
+import pytest
 
 # A shell without job control starts what it puts into the background (`make test &`) with SIGINT ignored, and so would
 # be every process that a test starts to interrupt it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """A library whose structures are not those of the Python sources writes where it must not: an abort somewhere."""
+    if hasattr(session.config, "workerinput"):
+        return
+    folders = [makefile.parent for makefile in Path(__file__).parent.glob("packages/*/src/**/native/Makefile")]
+    old = [
+        folder
+        for folder in folders
+        if subprocess.run(["make", "-q", "-C", str(folder)], capture_output=True).returncode
+    ]
+    if old:
+        names = ", ".join(str(folder.relative_to(Path(__file__).parent)) for folder in old)
+        pytest.exit(f"older than their sources: the libraries of {names}. Build them: make native", returncode=4)
 
 
 def pytest_collection_finish() -> None:

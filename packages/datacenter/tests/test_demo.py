@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from datacenter.demo.watch import Watched, forecast
 from datacenter.testing import Launcher, free_port
 from leakline.observe import Report
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("demo")]
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICE = "datacenter.demo.greeter:greeter"
@@ -109,16 +109,25 @@ def test_the_demo_shows_what_it_is_to_show() -> None:
     assert [pid for pid in pids if running(pid)] == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_the_demo_leaves_no_process_however_it_ends(number: signal.Signals) -> None:
-    with subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as demo:
-        assert demo.stderr is not None
-        while "both clients call" not in demo.stderr.readline():  # then all four have started
-            assert demo.poll() is None
-        children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
-        demo.send_signal(number)
-        demo.stderr.read()
-        demo.wait(10.0)
+def test_the_demo_leaves_no_process_however_it_ends() -> None:
+    with ExitStack() as stack:
+        demos = {}
+        for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+            demo = subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            demos[number] = stack.enter_context(demo)
+            stack.callback(demo.kill)
+        for number, demo in demos.items():
+            ends_with_all_of_its_own(demo, number)
+
+
+def ends_with_all_of_its_own(demo: subprocess.Popen[str], number: signal.Signals) -> None:
+    assert demo.stderr is not None
+    while "both clients call" not in demo.stderr.readline():  # then all four have started
+        assert demo.poll() is None
+    children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+    demo.send_signal(number)
+    demo.stderr.read()
+    demo.wait(10.0)
     assert len(children) == 4
     end = time.monotonic() + DEADLINE_S
     while left := [pid for pid in children if running(pid)]:

@@ -132,6 +132,7 @@ class Admission:
             if not self._sockets:
                 self._ledger = Ledger.open()
                 self._accepting, self._since, self._pauses = True, time.monotonic(), 0
+                self._retry_s = ACCEPT_RETRY_MIN_S
             self._sockets.setdefault(generation, _Sockets()).awaited += 1
         try:
             with fork.still(), self._lock:
@@ -208,7 +209,7 @@ class Admission:
             if descriptor_limit.spare() < _SEARCH_ROOM:
                 self._close_looks()
             if self._sockets and self._accepting:
-                self._pause(time.monotonic())
+                self._pause(time.monotonic(), own_need=True)
 
     def statistics(self) -> AdmissionStatistics:
         """See AdmissionStatistics."""
@@ -296,7 +297,7 @@ class Admission:
         while self._reserve:
             self._close(self._reserve.pop())
 
-    def _pause(self, now: float) -> None:
+    def _pause(self, now: float, *, own_need: bool = False) -> None:
         short = descriptor_limit.spare() < ACCEPT_ROOM + descriptor_limit.RESERVE
         for listener in self._listeners():
             if listener.entry is not None and not listener.entry.switch(on=False):
@@ -313,19 +314,23 @@ class Admission:
         self._check_at = self._retry_at
         if now - self._logged_at >= _LOG_EVERY_S:
             self._logged_at = now
-            spare, needed = descriptor_limit.spare(), _wanted() + ACCEPT_ROOM
-            if spare >= needed:
-                log.warning(
-                    "the kernel gives no descriptor although this process may have %d more: no connection is accepted "
-                    "until it does; those that are open go on. See /proc/sys/fs/file-nr, and what memory is left",
-                    spare,
-                )  # fmt: skip
-                return
+            self._tell_of_pause(own_need)
+
+    def _tell_of_pause(self, own_need: bool) -> None:
+        spare, needed = descriptor_limit.spare(), _wanted() + ACCEPT_ROOM
+        if spare >= needed and not own_need:
             log.warning(
-                "%d of %d descriptors are free: no connection is accepted until there are %d; those that are open go "
-                "on. What holds them is told by `leakline %d`; `ulimit -n` raises the limit",
-                spare, descriptor_limit.limit(), needed, os.getpid(),
+                "the kernel gives no descriptor although this process may have %d more: no connection is accepted "
+                "until it does; those that are open go on. See /proc/sys/fs/file-nr, and what memory is left",
+                spare,
             )  # fmt: skip
+            return
+        until = f"until there are {needed}" if spare < needed else "until this process has what it needs for itself"
+        log.warning(
+            "%d of %d descriptors are free: no connection is accepted %s; those that are open go on. What holds them "
+            "is told by `leakline %d`; `ulimit -n` raises the limit",
+            spare, descriptor_limit.limit(), until, os.getpid(),
+        )  # fmt: skip
 
     def _resume(self, now: float) -> None:
         if descriptor_limit.spare() < _wanted() + ACCEPT_ROOM or not self._fill():
