@@ -1,0 +1,28 @@
+"""Opens and closes a socket OPERATIONS times, four Python calls deep; prints the nanoseconds of one."""
+
+import socket
+import sys
+import time
+
+
+def open_one():
+    return socket.socket()
+
+
+def third():
+    return open_one()
+
+
+def second():
+    return third()
+
+
+def first():
+    second().close()
+
+
+operations = int(sys.argv[1])
+began = time.perf_counter_ns()
+for _ in range(operations):
+    first()
+print(f"{(time.perf_counter_ns() - began) / operations:.1f}")
