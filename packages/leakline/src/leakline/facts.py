@@ -156,3 +156,52 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 Verdict = Literal["leak", "steady", "near-limit", "unknown"]
+
+
+class Alive(msgspec.Struct, frozen=True):
+    """Descriptors of one kind that are open and that one line opened (all stacks with the same headline).
+
+    `per_second`: how many more of them are open since the recording began, from the first one on; ages in seconds.
+    `errors`: the errno names of sockets whose last bind or connect failed, with their counts.
+    """
+
+    kind: str
+    origin: Origin
+    errors: dict[str, int] = {}
+
+
+class WrongClosed(msgspec.Struct, frozen=True):
+    """A close of a number that was not open, or of somebody else's descriptor: this close, the one before, the open."""
+
+    number: int
+    kind: Literal["nothing-open", "other-owner", "library-owner"]
+    count: int
+    closed_by: tuple[Frame, ...]
+    closed_before_by: tuple[Frame, ...] = ()
+    opened_by: tuple[Frame, ...] = ()
+    seconds_ago: float = 0.0
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What the recorder knows of a process: which lines opened what is open now (`alive`, most first).
+
+    `older`: open before the recording began, by kind. `inherited`: from the process that forked this one. `outside`:
+    opened by something that does not go through the C library (io_uring, a static runtime), by kind.
+    `incomplete`: in words, what was not recorded.
+    """
+
+    path: str
+    mode: Literal["launched", "attached"]
+    seconds: float
+    live: bool
+    opened: int
+    closed: int
+    alive: tuple[Alive, ...] = ()
+    older: dict[str, int] = {}
+    inherited: dict[str, int] = {}
+    outside: dict[str, int] = {}
+    wrong_closes: tuple[WrongClosed, ...] = ()
+    exhausted: int = 0  # how often the kernel said EMFILE or ENFILE
+    exhausted_error: str = ""
+    exhausted_at: tuple[Frame, ...] = ()
+    incomplete: tuple[str, ...] = ()

@@ -11,13 +11,15 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 
 from leakline import proc
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Finding, Limits, Sample, Verdict
+from leakline.facts import Finding, Limits, Recorded, Sample, Verdict
 from leakline.growth import TOTAL, Growth, judge
+from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
@@ -52,6 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     judged: Growth | None = None
     ended: bool = False
     cpu_seconds: float = 0.0  # what observing cost
+    recorded: Recorded | None = None  # where a recorder is loaded into the process
 
     @property
     def stopped(self) -> bool:
@@ -65,6 +68,7 @@ class Report(msgspec.Struct, frozen=True):
 
     def to_json(self) -> bytes:
         """One JSON object, schema 1, without a line end."""
+        recording = {} if self.recorded is None else {"recording": self.recorded}
         return msgspec.json.encode(
             {
                 "schema": SCHEMA,
@@ -79,6 +83,7 @@ class Report(msgspec.Struct, frozen=True):
                 "growth": {kind: round(rate, 3) for kind, rate in self.growth.items()},
                 "seconds_to_limit": None if self.seconds_to_limit is None else round(self.seconds_to_limit, 1),
                 "findings": self.findings,
+                **recording,
             }
         )
 
@@ -92,7 +97,9 @@ class Observation:
     on telling what was seen of it.
     """
 
-    def __init__(self, pid: int, *, limit: int | None = None, window: float = WINDOW_S) -> None:
+    def __init__(
+        self, pid: int, *, limit: int | None = None, window: float = WINDOW_S, recording: Path | None = None
+    ) -> None:
         if limit is not None and limit < 1:
             raise UsageError(f"a limit of {limit} descriptors has no meaning", "give a positive number: --limit 1024")
         if window <= 0:
@@ -112,6 +119,9 @@ class Observation:
         self._threads_listed = self._kinds_read = -float("inf")
         self._kinds_cost = self._cpu = 0.0
         self._counts = self._begin.counts()
+        self._recordings = Recordings(pid, recording)
+        self._recorded: Recorded | None = None
+        self._told_the_end = False
         self.step()
 
     def step(self) -> Sample | None:
@@ -164,6 +174,7 @@ class Observation:
             self.command = self._end.command  # an exec changes it
             self._samples.append(Sample(self._end.at, self._end.total, self._counts))
             self._limits = _limits(self.pid, self._limits.ceiling if self._limits else None)
+            self._recorded = self._recordings.look(self._end)
         except (NoSuchProcessError, ZombieError):
             self.ended = True
         finally:
@@ -173,6 +184,9 @@ class Observation:
         """Everything known by now. With `refresh=False` sockets and limits are those of the last look at them."""
         if refresh and not self.ended:
             self.refresh()
+        if self.ended and not self._told_the_end:
+            self._told_the_end = True
+            self._recorded = self._recordings.look(None) or self._recorded
         growth = self.growth()
         seen, findings = self._end, self._diagnose(growth)
         stands = growth.verdict == "steady" and any(finding.id == STOPPED for finding in findings)
@@ -180,7 +194,7 @@ class Observation:
             pid=self.pid,
             command=self.command,
             seconds=growth.seconds,
-            verdict="unknown" if stands else growth.verdict,
+            verdict="unknown" if stands else _verdict(growth, findings),
             limit=growth.limit,
             total=growth.total,
             highest=None if seen.highest < 0 else seen.highest,
@@ -192,6 +206,7 @@ class Observation:
             judged=growth,
             ended=self.ended,
             cpu_seconds=self._cpu,
+            recorded=self._recorded,
         )
 
     def _diagnose(self, growth: Growth) -> tuple[Finding, ...]:
@@ -204,6 +219,7 @@ class Observation:
                 end=self._end,
                 threads=self.threads(),
                 ended=self.ended,
+                recorded=self._recorded,
             )
         )
 
@@ -293,6 +309,12 @@ def observe(
         if on_sample is not None:
             on_sample(observation, sample)
     return observation.report()
+
+
+def _verdict(growth: Growth, findings: tuple[Finding, ...]) -> Verdict:
+    """What the counts say, unless they are too few and a recording knows better."""
+    known = growth.verdict == "unknown" and any(finding.severity == "leak" for finding in findings)
+    return "leak" if known else growth.verdict
 
 
 def _limits(pid: int, ceiling: int | None) -> Limits | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import stat
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,9 +17,9 @@ import msgspec
 
 from leakline.errors import LeaklineError, UsageError
 from leakline.recorder.errors import LibraryMissingError
+from leakline.recorder.recording_place import recording_path, recording_pattern, recordings_folder
 
 LIBRARY = Path(__file__).parent / "target" / "libleakline_recorder.so"
-SUFFIX = ".leakline"
 KEPT_S = 7 * 86400.0  # recordings of ended processes
 
 #: signals that Python ignores, and that a command must find as the shell left them
@@ -55,45 +54,42 @@ def launch(command: Sequence[str], *, recording: Path | None = None, follow_chil
             f"the recorder is missing: {LIBRARY}",
             "install the wheel of leakline for this platform, or run `make native`",
         )
-    folder = directory() if recording is None else recording.parent
+    folder = recordings_folder()
+    pattern = recording_pattern(folder) if recording is None else str(recording.absolute())
     told, tell = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
-        _become(command, folder, recording, follow_children, told, tell)
+        _become(command, pattern, follow_children, told, tell)
     os.close(tell)
     with open(told, "rb") as pipe:
         trouble = pipe.read()
     if trouble:
         os.waitpid(pid, 0)
         raise _trouble(command[0], int(trouble))
-    return Launched(pid, recording or folder / f"{pid}-{_start_time_ticks(pid)}{SUFFIX}")
+    return Launched(pid, recording or recording_path(folder, pid))
 
 
-def _become(
-    command: Sequence[str], folder: Path, recording: Path | None, follow: bool, told: int, tell: int
-) -> NoReturn:
+def _become(command: Sequence[str], pattern: str, follow: bool, told: int, tell: int) -> NoReturn:
     """In the child: turns into the command, or tells the errno through the pipe. Never returns."""
     try:
         os.close(told)
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
-        pid = os.getpid()
-        own = recording or folder / f"{pid}-{_start_time_ticks(pid)}{SUFFIX}"
-        os.execvpe(command[0], list(command), environment(os.environ, pid, own, follow))
+        os.execvpe(command[0], list(command), environment(os.environ, os.getpid(), pattern, follow))
     except OSError as error:
         os.write(tell, str(error.errno).encode())
     finally:
         os._exit(127)
 
 
-def environment(current: Mapping[str, str], pid: int, recording: Path, follow: bool) -> dict[str, str]:
-    """The variables that the recorder's constructor looks for, added to `current`."""
+def environment(current: Mapping[str, str], pid: int, pattern: str, follow: bool) -> dict[str, str]:
+    """The variables that the recorder's constructor looks for (and takes out again), added to `current`."""
     loaded = current.get("LD_PRELOAD", "")
     return {
         **current,
         "LD_PRELOAD": f"{LIBRARY}:{loaded}" if loaded else str(LIBRARY),
         "LEAKLINE_PID": str(pid),
-        "LEAKLINE_RECORDING": str(recording),
+        "LEAKLINE_RECORDING": pattern,
         **({"LEAKLINE_FOLLOW": "1"} if follow else {}),
     }
 
@@ -105,38 +101,11 @@ def _trouble(name: str, number: int) -> CommandError:
     return CommandError(f"{name} cannot be executed: {reason}", f"see `ls -l {name}` and `file {name}`", 126)
 
 
-def directory() -> Path:
-    """Where recordings lie: LEAKLINE_DIR, else leakline/ of XDG_RUNTIME_DIR, else /tmp/leakline-UID; made if needed.
-
-    Only this user may write there. Raises LeaklineError if it is somebody else's, or cannot be made.
-    """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    default = Path(runtime, "leakline") if runtime else Path(f"/tmp/leakline-{os.getuid()}")
-    folder = Path(os.environ.get("LEAKLINE_DIR") or default)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.lstat()
-    except OSError as error:
-        raise LeaklineError(
-            f"{folder}: no place for recordings: {error.strerror}", "name another folder: LEAKLINE_DIR=…"
-        ) from error
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
-        raise LeaklineError(
-            f"{folder} is not a folder that only you may write to", "name another one: LEAKLINE_DIR=…, or remove it"
-        )
-    return folder
-
-
 def tidy(folder: Path) -> None:
     """Remove recordings of processes that ended more than a week ago."""
     with suppress(OSError):
-        for file in folder.glob(f"*{SUFFIX}"):
+        for file in folder.glob("*.leakline"):
             with suppress(OSError):
                 ended = not Path("/proc", file.name.partition("-")[0]).exists()
                 if ended and time.time() - file.stat().st_mtime > KEPT_S:
                     file.unlink()
-
-
-def _start_time_ticks(pid: int) -> int:
-    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    return int(text.rpartition(")")[2].split()[19])

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from leakline.facts import Finding
-from leakline.rules import growing, limit, observing, sockets, zeromq
+from leakline.rules import growing, limit, observing, recorded, sockets, zeromq
 from leakline.rules.observed import Observed
 
 RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     zeromq.blocked_threads,
     zeromq.max_sockets,
     growing.growth_of_kinds,
+    recorded.growing,
     limit.near,
+    recorded.exhausted,
+    recorded.wrong_closes,
     sockets.close_wait,
     sockets.never_bound,
     growing.undecided,
@@ -23,6 +28,7 @@ RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     observing.stopped,
     observing.unreadable,
 )
+ORIGINS_SHOWN = 5  # in one finding
 _ORDER = {"leak": 0, "warning": 1, "note": 2}
 
 
@@ -34,7 +40,11 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
     """
     findings = [finding for rule in RULES for finding in rule(observed)]
     explained = {kind for finding in findings for kind in _explains(finding, observed)}
-    findings = [finding for finding in findings if finding.id.removeprefix("growth.") not in explained]
+    findings = [
+        _with_origins(finding, observed)
+        for finding in findings
+        if finding.id.removeprefix("growth.") not in explained
+    ]
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 
 
@@ -42,3 +52,12 @@ def _explains(finding: Finding, observed: Observed) -> Iterable[str]:
     if finding.severity != "leak":
         return ()
     return ("eventfd",) if finding.id in zeromq.BLOCKED else sockets.explained(finding.id, observed)
+
+
+def _with_origins(finding: Finding, observed: Observed) -> Finding:
+    """The lines that opened what a finding is about, if they were recorded, most first."""
+    if observed.recorded is None or finding.origins or finding.severity == "note":
+        return finding
+    kinds = (*_explains(finding, observed), finding.id.removeprefix("growth."))
+    found = tuple(alive.origin for alive in observed.recorded.alive if alive.kind in kinds)
+    return msgspec.structs.replace(finding, origins=found[:ORIGINS_SHOWN])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from leakline.facts import Snapshot
+from leakline.facts import Recorded, Snapshot
 from leakline.growth import Growth
 from leakline.rules.standstill import Standstill
 
@@ -19,6 +19,7 @@ class Observed(msgspec.Struct, frozen=True):
     end: Snapshot | None = None
     threads: tuple[Standstill, ...] = ()
     ended: bool = False
+    recorded: Recorded | None = None  # where a recorder is loaded into the process
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,246 @@
+"""`leakline run -- CMD …`: launch a command with the recorder in it, and say which lines hold its descriptors."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from leakline.commands.arguments import AsJson
+from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
+from leakline.facts import Recorded
+from leakline.growth import judge
+from leakline.observe import STEP_S, Observation, Report
+from leakline.recorder.launch import Launched, launch, tidy
+from leakline.recorder.recording_place import recordings_folder
+from leakline.recorder.recordings import Recordings
+from leakline.recorder.recording_file import exhausted_count
+from leakline.reports import json_report, run_report
+from leakline.reports.style import style_of
+
+EXHAUSTED_EVERY_S = 0.25
+AFTER_INTERRUPT_S = 2.0
+DEFAULT_LEAK_STATUS = 1
+_BARE_FAIL = "--fail-on-leak"
+
+
+class RunCommand(TyperCommand):
+    """Everything behind the first word that is no option is the command's; `--fail-on-leak` may be without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        args = [f"{_BARE_FAIL}={DEFAULT_LEAK_STATUS}" if i < end and w == _BARE_FAIL else w for i, w in enumerate(args)]
+        return super().parse_args(ctx, args)
+
+
+def run(
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="-- CMD ...", help="The program and its arguments.")
+    ] = None,
+    follow_children: Annotated[
+        bool, typer.Option("--follow-children", help="Record the processes that it starts, too: each has its own report.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write the report there; else it goes to stderr.")
+    ] = None,
+    as_json: AsJson = False,
+    threshold: Annotated[
+        int | None,
+        typer.Option("--threshold", min=1, metavar="N", help="Report as soon as more than N descriptors are open."),
+    ] = None,
+    fail_on_leak: Annotated[
+        int | None,
+        typer.Option(
+            _BARE_FAIL, min=1, max=255, metavar="[=CODE]", help="End with CODE (1) if a leak was found, else as CMD did."
+        ),
+    ] = None,
+    recording: Annotated[
+        Path | None,
+        typer.Option("--recording", metavar="FILE", help="Keep the recording there, for `leakline report FILE`."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No report unless a leak or a warning was found.")] = False,
+) -> None:
+    """Launch a command with the recorder in it: no root, nothing rebuilt, its streams and its exit status its own.
+
+    At its end, at the first EMFILE or ENFILE, or beyond --threshold: what is open, by the line that opened it, most
+    first, with what that line opened and closed. Meanwhile `leakline PID`, `ls`, `watch` and `diff` in another
+    terminal name the lines, too.
+
+    \b
+    leakline run -- ./server --port 8080
+    leakline run --fail-on-leak -- pytest -q          (for CI: status 1 if something leaks)
+    leakline run --json --output fds.json -- ./batch
+    leakline run --threshold 500 -- python service.py
+    """
+    if as_json and output is None:
+        raise UsageError("--json needs a file: stdout is the command's", "add --output FILE")
+    folder = recordings_folder()
+    tidy(folder)
+    _check_new(recording)
+    launched = launch(command or (), recording=recording, follow_children=follow_children)
+    with _interrupts_left_to(launched.pid) as interrupts:
+        session = Session(launched, threshold, lambda report, why: _tell(report, why, output, as_json, launched))
+        report, status = session.watch(interrupts)
+    found = report.exit_code != 0
+    if found or not quiet:
+        _tell(report, "", output, as_json, launched)
+    kept = recording is not None or status < 0
+    if not kept:
+        with suppress(OSError):
+            launched.recording.unlink()
+    leaks = any(finding.severity == "leak" for finding in report.findings)
+    _end(fail_on_leak if leaks and fail_on_leak is not None else None, status)
+
+
+def _check_new(recording: Path | None) -> None:
+    if recording is None:
+        return
+    if recording.exists():
+        raise UsageError(f"{recording} exists already", "name a new file, or remove it first")
+    if not recording.absolute().parent.is_dir():
+        raise UsageError(f"{recording.absolute().parent} is no folder", "make it first, or name another place")
+
+
+class Session:
+    """The command while it runs. `tell(report, why)` is called for what cannot wait until its end."""
+
+    def __init__(self, launched: Launched, threshold: int | None, tell: Callable[[Report, str], None]) -> None:
+        self._launched = launched
+        self._threshold = threshold
+        self._tell = tell
+        self._began = time.monotonic()
+        self._status: int | None = None
+        self._exhausted_told = self._threshold_told = self._interrupt_told = False
+        self._exhausted_looked = 0.0
+
+    def watch(self, interrupts: list[float]) -> tuple[Report, int]:
+        """Wait for the end. What was seen, and the status as `subprocess` gives it (negative: a signal)."""
+        observation = self._observation()
+        while not self._ended():
+            sample = None if observation is None else observation.step()
+            if observation is not None and not observation.ended:
+                self._look(observation, 0 if sample is None else sample.total, interrupts)
+            self._wait(STEP_S)
+        report = _without_observation(self._launched) if observation is None else observation.report(refresh=False)
+        return report, self._status if self._status is not None else 0
+
+    def _observation(self) -> Observation | None:
+        """None for a command that has ended already, or that may not be looked at."""
+        window = 3600.0
+        with suppress(LeaklineError):
+            return Observation(self._launched.pid, window=window, recording=self._launched.recording)
+        return None
+
+    def _look(self, observation: Observation, total: int, interrupts: list[float]) -> None:
+        now = time.monotonic()
+        if self._threshold is not None and total > self._threshold and not self._threshold_told:
+            self._threshold_told = True
+            self._tell(observation.report(), f"{total} descriptors are open, more than {self._threshold}")
+        if now - self._exhausted_looked > EXHAUSTED_EVERY_S and not self._exhausted_told:
+            self._exhausted_looked = now
+            if exhausted_count(self._launched.recording):
+                self._exhausted_told = True
+                self._tell(observation.report(), "a descriptor was refused for the first time")
+        if interrupts and now - interrupts[-1] > AFTER_INTERRUPT_S and not self._interrupt_told:
+            self._interrupt_told = True
+            self._tell(observation.report(), "interrupted; the command goes on")
+
+    def _ended(self) -> bool:
+        if self._status is None:
+            # WNOWAIT leaves the zombie: what /proc still tells of it can be read.
+            found = os.waitid(os.P_PID, self._launched.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if found is None:
+                return False
+            _, status = os.waitpid(self._launched.pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return True
+
+    def _wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not self._ended() and (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, 0.01))
+
+
+def _without_observation(launched: Launched) -> Report:
+    """The report of a command that was over before it could be looked at: all that its recording says."""
+    from leakline.rules import diagnose
+    from leakline.rules.observed import Observed
+
+    recorded = Recordings(launched.pid, launched.recording).look(None)
+    growth = judge((), None, {})
+    counts = _counts(recorded)
+    observed = Observed(pid=launched.pid, growth=growth, counts=counts, ended=True, recorded=recorded)
+    findings = diagnose(observed)
+    return Report(
+        pid=launched.pid, command="", seconds=0.0 if recorded is None else recorded.seconds,
+        verdict="leak" if any(each.severity == "leak" for each in findings) else "unknown",
+        limit=None, total=sum(counts.values()), highest=None, counts=counts, growth={}, seconds_to_limit=None,
+        findings=findings, ended=True, recorded=recorded,
+    )  # fmt: skip
+
+
+def _counts(recorded: Recorded | None) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for each in () if recorded is None else recorded.alive:
+        counts[each.kind] = counts.get(each.kind, 0) + each.origin.count
+    return counts
+
+
+@contextmanager
+def _interrupts_left_to(pid: int) -> Iterator[list[float]]:
+    """Ctrl-C goes to the whole foreground group: the command decides what it means. SIGTERM and SIGHUP are passed on.
+
+    Gives the moments of interrupts.
+    """
+    moments: list[float] = []
+
+    def pass_on(number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: moments.append(time.monotonic())),
+        signal.SIGQUIT: signal.signal(signal.SIGQUIT, signal.SIG_IGN),
+        **{number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)},
+    }
+    try:
+        yield moments
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(report: Report, why: str, output: Path | None, as_json: bool, launched: Launched) -> None:
+    text = json_report.render(report) if as_json else run_report.render(report, style_of(sys.stderr), why)
+    if output is None:
+        print(text, file=sys.stderr, flush=True)
+        return
+    try:
+        part = output.with_name(output.name + ".part")
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(output)  # whoever reads it finds a whole one
+    except OSError as error:
+        print(f"leakline: {output} could not be written: {error.strerror}; the report:\n{text}", file=sys.stderr)
+    del launched
+
+
+def _end(code: int | None, status: int) -> None:
+    """End as the command did: with its status, or by its signal."""
+    if code is not None:
+        raise typer.Exit(code)
+    if status >= 0:
+        raise typer.Exit(status)
+    sys.stderr.flush()
+    with suppress(OSError, ValueError):
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    raise typer.Exit(128 - status)

@@ -1,0 +1,142 @@
+"""What a recording says of a process, named and grouped: the raw recording and a look at /proc in, facts out."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from leakline.facts import Alive, Frame, Recorded, Snapshot, WrongClosed
+from leakline.recorder.headline import headline_index
+from leakline.recorder.origins import Namer, by_headline
+from leakline.recorder.reconcile import reconcile
+from leakline.recorder.recording import Recording, Slot, WrongClose
+
+UNKNOWN_KIND = "descriptor"
+# What a function makes, where it makes one kind only: for a process that is gone, whose descriptors nobody can ask.
+_KINDS = {
+    "socket": "socket", "socketpair": "unix", "accept": "socket", "accept4": "socket", "recvmsg": UNKNOWN_KIND,
+    "pipe": "pipe", "pipe2": "pipe", "popen": "pipe", "eventfd": "eventfd", "epoll_create": "epoll",
+    "epoll_create1": "epoll", "inotify_init": "inotify", "inotify_init1": "inotify", "timerfd_create": "timerfd",
+    "signalfd": "signalfd", "memfd_create": "memfd", "pidfd_open": "pidfd", "opendir": "directory",
+    "openpty": "pty", "posix_openpt": "pty", "getpt": "pty", "forkpty": "pty", "shm_open": "file",
+}  # fmt: skip
+_FILES = ("open", "openat", "creat", "fopen", "freopen", "tmpfile", "mkstemp", "mkostemp", "_IO_fopen", "__open")
+
+
+def recorded(recording: Recording, snapshot: Snapshot | None) -> Recorded:
+    """All that is told of a recording. `snapshot`: the process's descriptors now, None if it has ended.
+
+    Reads the files that the code came from; seconds for a process with much debug information.
+    """
+    now = _now(recording, snapshot)
+    found = reconcile(recording, snapshot)
+    kinds = {} if snapshot is None else {each.number: each.kind for each in snapshot.descriptors}
+    groups: dict[str, list[Slot]] = defaultdict(list)
+    older: Counter[str] = Counter()
+    inherited: Counter[str] = Counter()
+    for slot in found.slots:
+        kind = kinds.get(slot.number) or kind_of(slot.function)
+        if slot.how == "older":
+            older[kind] += 1
+        elif slot.how == "inherited":
+            inherited[kind] += 1
+        else:
+            groups[kind].append(slot)
+    with Namer(recording) as namer:
+        alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
+        alive.sort(key=lambda each: -each.origin.count)
+        wrong = _wrong_closes(namer, recording.wrong_closes, now)
+        first = namer.frames(recording.exhausted.stack)
+        notes = namer.notes
+    return Recorded(
+        path=recording.path,
+        mode=recording.mode,
+        seconds=max(0.0, now - recording.began_at_s),
+        live=recording.live,
+        opened=recording.opened,
+        closed=recording.closed,
+        alive=tuple(alive),
+        older=dict(older.most_common()),
+        inherited=dict(inherited.most_common()),
+        outside=dict(Counter(each.kind for each in found.outside).most_common()),
+        wrong_closes=wrong,
+        exhausted=recording.exhausted.count,
+        exhausted_error=errno.errorcode.get(recording.exhausted.error, ""),
+        exhausted_at=first,
+        incomplete=(*_incomplete(recording), *notes),
+    )
+
+
+def kind_of(function: str) -> str:
+    """The kind of what an intercepted function makes, as far as its name tells."""
+    if function in _KINDS:
+        return _KINDS[function]
+    return "file" if function.startswith(_FILES) else UNKNOWN_KIND
+
+
+def _alive(namer: Namer, kind: str, slots: Iterable[Slot]) -> list[Alive]:
+    slots = list(slots)
+    failed: dict[Frame, Counter[str]] = defaultdict(Counter)
+    for slot in slots:
+        number = slot.bind_error or slot.connect_error
+        frames = namer.frames(slot.stack) if number else ()
+        if frames:
+            failed[frames[headline_index(frames)]][errno.errorcode.get(number, str(number))] += 1
+    found = by_headline(namer.origins(slot.number for slot in slots))
+    return [Alive(kind, origin, dict(failed.get(origin.frames[origin.headline], {}))) for origin in found]
+
+
+def _wrong_closes(namer: Namer, closes: Iterable[WrongClose], now: float) -> tuple[WrongClosed, ...]:
+    """One for each distinct story, the last one first."""
+    groups: dict[tuple[object, ...], list[WrongClose]] = defaultdict(list)
+    for close in closes:
+        groups[close.kind, close.stack, close.earlier_close_stack, close.open_stack].append(close)
+    told = [
+        WrongClosed(
+            number=group[-1].number,
+            kind=group[-1].kind,
+            count=len(group),
+            closed_by=_own_first(namer.frames(group[-1].stack)),
+            closed_before_by=_own_first(namer.frames(group[-1].earlier_close_stack)),
+            opened_by=_own_first(namer.frames(group[-1].open_stack)),
+            seconds_ago=max(0.0, now - group[-1].at_s),
+        )
+        for group in groups.values()
+    ]
+    return tuple(sorted(told, key=lambda each: each.seconds_ago))
+
+
+def _own_first(frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+    """The frames from the headline outward."""
+    return frames[headline_index(frames) :] if frames else ()
+
+
+def _now(recording: Recording, snapshot: Snapshot | None) -> float:
+    if snapshot is not None:
+        return snapshot.at
+    if recording.ended_at_s is not None:
+        return recording.ended_at_s
+    last = max((stack.last_at_s for stack in recording.stacks.values()), default=recording.began_at_s)
+    return min(last, time.monotonic())
+
+
+def _incomplete(recording: Recording) -> tuple[str, ...]:
+    """In words, what the recorder could not keep."""
+    told = []
+    if recording.off_because:
+        told.append(f"the recorder switched itself off: {recording.off_because}")
+    for count, what in (
+        (recording.stacks_full, "opens have no origin: the table of stacks was full"),
+        (recording.codes_full, "Python frames have no name: the table of code objects was full"),
+        (recording.libraries_full, "libraries have no name: their table was full"),
+        (recording.wrong_closes_lost, "wrong closes are not told: only the last ones are kept"),
+        (recording.out_of_range, "descriptors were not recorded: their numbers are beyond the table"),
+        (recording.python_skipped, "Python stacks could not be read"),
+    ):
+        if count:
+            told.append(f"{count} {what}")
+    return tuple(told)
+
+
