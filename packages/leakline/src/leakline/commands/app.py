@@ -11,6 +11,7 @@ from leakline import __version__
 from leakline.commands.diff import diff
 from leakline.commands.doctor import doctor
 from leakline.commands.ls import ls
+from leakline.commands.run import RunCommand, run
 from leakline.commands.watch import watch
 
 _OWN_OPTIONS = frozenset({"--help", "--version", "--install-completion", "--show-completion"})
@@ -68,3 +69,4 @@ app.command("doctor")(doctor)
 app.command("ls")(ls)
 app.command("watch")(watch)
 app.command("diff")(diff)
+app.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)

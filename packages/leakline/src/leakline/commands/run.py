@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,16 +16,17 @@ import typer
 from typer.core import TyperCommand
 
 from leakline.commands.arguments import AsJson
-from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Recorded
+from leakline.errors import LeaklineError, UsageError
+from leakline.facts import Recorded, Sample
 from leakline.growth import judge
 from leakline.observe import STEP_S, Observation, Report
 from leakline.recorder.launch import Launched, launch, tidy
 from leakline.recorder.recording_place import recordings_folder
 from leakline.recorder.recordings import Recordings
-from leakline.recorder.recording_file import exhausted_count
-from leakline.reports import json_report, run_report
+from leakline.reports import json_report, terminal
 from leakline.reports.style import style_of
+from leakline.rules import diagnose
+from leakline.rules.observed import Observed
 
 EXHAUSTED_EVERY_S = 0.25
 AFTER_INTERRUPT_S = 2.0
@@ -88,11 +89,11 @@ def run(
     _check_new(recording)
     launched = launch(command or (), recording=recording, follow_children=follow_children)
     with _interrupts_left_to(launched.pid) as interrupts:
-        session = Session(launched, threshold, lambda report, why: _tell(report, why, output, as_json, launched))
+        session = Session(launched, threshold, lambda report, why: _tell(report, why, output, as_json))
         report, status = session.watch(interrupts)
     found = report.exit_code != 0
     if found or not quiet:
-        _tell(report, "", output, as_json, launched)
+        _tell(report, "", output, as_json)
     kept = recording is not None or status < 0
     if not kept:
         with suppress(OSError):
@@ -116,6 +117,7 @@ class Session:
     def __init__(self, launched: Launched, threshold: int | None, tell: Callable[[Report, str], None]) -> None:
         self._launched = launched
         self._threshold = threshold
+        self._recordings = Recordings(launched.pid, launched.recording)
         self._tell = tell
         self._began = time.monotonic()
         self._status: int | None = None
@@ -130,8 +132,11 @@ class Session:
             if observation is not None and not observation.ended:
                 self._look(observation, 0 if sample is None else sample.total, interrupts)
             self._wait(STEP_S)
-        report = _without_observation(self._launched) if observation is None else observation.report(refresh=False)
-        return report, self._status if self._status is not None else 0
+        status = self._status if self._status is not None else 0
+        if observation is None:
+            return _without_observation(self._launched), status
+        observation.step()  # finds it gone
+        return observation.report(refresh=False), status
 
     def _observation(self) -> Observation | None:
         """None for a command that has ended already, or that may not be looked at."""
@@ -147,7 +152,7 @@ class Session:
             self._tell(observation.report(), f"{total} descriptors are open, more than {self._threshold}")
         if now - self._exhausted_looked > EXHAUSTED_EVERY_S and not self._exhausted_told:
             self._exhausted_looked = now
-            if exhausted_count(self._launched.recording):
+            if self._recordings.exhausted():
                 self._exhausted_told = True
                 self._tell(observation.report(), "a descriptor was refused for the first time")
         if interrupts and now - interrupts[-1] > AFTER_INTERRUPT_S and not self._interrupt_told:
@@ -172,12 +177,9 @@ class Session:
 
 def _without_observation(launched: Launched) -> Report:
     """The report of a command that was over before it could be looked at: all that its recording says."""
-    from leakline.rules import diagnose
-    from leakline.rules.observed import Observed
-
     recorded = Recordings(launched.pid, launched.recording).look(None)
-    growth = judge((), None, {})
     counts = _counts(recorded)
+    growth = judge((Sample(time.monotonic(), sum(counts.values()), counts),))
     observed = Observed(pid=launched.pid, growth=growth, counts=counts, ended=True, recorded=recorded)
     findings = diagnose(observed)
     return Report(
@@ -219,8 +221,8 @@ def _interrupts_left_to(pid: int) -> Iterator[list[float]]:
             signal.signal(number, handler)
 
 
-def _tell(report: Report, why: str, output: Path | None, as_json: bool, launched: Launched) -> None:
-    text = json_report.render(report) if as_json else run_report.render(report, style_of(sys.stderr), why)
+def _tell(report: Report, why: str, output: Path | None, as_json: bool) -> None:
+    text = json_report.render(report) if as_json else terminal.render(report, style_of(sys.stderr), datetime.now(), why)
     if output is None:
         print(text, file=sys.stderr, flush=True)
         return
@@ -230,17 +232,10 @@ def _tell(report: Report, why: str, output: Path | None, as_json: bool, launched
         part.replace(output)  # whoever reads it finds a whole one
     except OSError as error:
         print(f"leakline: {output} could not be written: {error.strerror}; the report:\n{text}", file=sys.stderr)
-    del launched
 
 
 def _end(code: int | None, status: int) -> None:
-    """End as the command did: with its status, or by its signal."""
+    """End with the command's status; 128 and its number for a signal, as a shell tells it."""
     if code is not None:
         raise typer.Exit(code)
-    if status >= 0:
-        raise typer.Exit(status)
-    sys.stderr.flush()
-    with suppress(OSError, ValueError):
-        signal.signal(-status, signal.SIG_DFL)
-        os.kill(os.getpid(), -status)
-    raise typer.Exit(128 - status)
+    raise typer.Exit(status if status >= 0 else 128 - status)

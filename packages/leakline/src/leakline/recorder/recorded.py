@@ -133,7 +133,6 @@ def _incomplete(recording: Recording) -> tuple[str, ...]:
         (recording.libraries_full, "libraries have no name: their table was full"),
         (recording.wrong_closes_lost, "wrong closes are not told: only the last ones are kept"),
         (recording.out_of_range, "descriptors were not recorded: their numbers are beyond the table"),
-        (recording.python_skipped, "Python stacks could not be read"),
     ):
         if count:
             told.append(f"{count} {what}")

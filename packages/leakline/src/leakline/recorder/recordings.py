@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from leakline.facts import Recorded, Snapshot
 from leakline.recorder.errors import RecorderError
+from leakline.recorder.recording_layout import HEADER_SIZE, Header
 from leakline.recorder.recording_place import find_recording
 
 
@@ -33,3 +35,13 @@ class Recordings:
             return recorded(read_recording(self._path), snapshot)
         except (OSError, RecorderError):
             return None
+
+    def exhausted(self) -> int:
+        """How often the kernel refused a descriptor so far (EMFILE, ENFILE); 0 where nothing is recorded."""
+        if self._path is None:
+            return 0
+        try:
+            with open(self._path, "rb") as file:
+                return Header(file.read(HEADER_SIZE), os.fstat(file.fileno()).st_size, str(self._path)).exhausted
+        except (OSError, RecorderError):
+            return 0

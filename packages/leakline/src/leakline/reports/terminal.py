@@ -6,12 +6,14 @@ import textwrap
 from datetime import datetime, timedelta
 
 from leakline.durations import in_words
-from leakline.facts import Finding
+from leakline.facts import Finding, Origin, Recorded
 from leakline.growth import Trend
 from leakline.observe import Report
 from leakline.reports.origins import origin_lines
 from leakline.reports.style import Style, grouped, printable
+from leakline.reports.origins import origin_lines
 from leakline.rules.growing import rate_text
+from leakline.rules.recorded import told
 
 _COLOURS = {
     "leak": "red",
@@ -21,14 +23,20 @@ _COLOURS = {
     "steady": "green",
     "note": "cyan",
 }
+_ORIGINS_OF_A_KIND = 3
 _MARGIN = 13  # where the text of "cause", "remedy", … begins
 
 
-def render(report: Report, style: Style, now: datetime) -> str:
-    """The whole report, without a line end. `now` (local time) is when it was made: forecasts name a time of day."""
-    lines = [*verdict_lines(report, style, now), "", *_figures(report, style), "", *_kinds(report, style)]
+def render(report: Report, style: Style, now: datetime, why: str = "") -> str:
+    """The whole report, without a line end. `now` (local time) is when it was made: forecasts name a time of day.
+
+    `why`: what called for a report before the end.
+    """
+    lines = [*([style.paint(why, "yellow")] if why else []), *verdict_lines(report, style, now), "", *_figures(report, style), "", *_kinds(report, style)]
     for finding in report.findings:
         lines += ["", *_finding(finding, style)]
+    if report.recorded is not None:
+        lines += ["", *recorded_lines(report.recorded, style)]
     return "\n".join(style.plain(line) for line in lines)
 
 
@@ -144,6 +152,29 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     if command:
         lines.append(_field("next", style.paint(command, "cyan"), style, wrap=False))
     return lines
+
+
+def recorded_lines(recorded: Recorded, style: Style) -> list[str]:
+    """Which lines opened what is open, by kind; then what has no line, and why."""
+    since = f"recorded for {in_words(recorded.seconds)}" + (", attached" if recorded.mode == "attached" else "")
+    counts = f"{grouped(recorded.opened)} opened, {grouped(recorded.closed)} closed"
+    lines = [style.paint(f"Where they were opened ({since}: {counts})", "bold")]
+    kinds: dict[str, list[Origin]] = {}
+    for each in recorded.alive:
+        kinds.setdefault(each.kind, []).append(each.origin)
+    for kind, origins in kinds.items():
+        lines += ["", f"  {style.paint(kind, 'cyan')}", *origin_lines(origins, style, most=_ORIGINS_OF_A_KIND)]
+    rest = []
+    for name, counted in (
+        ("open before the recording began", recorded.older),
+        ("inherited from the process that forked this one", recorded.inherited),
+        ("origin unknown (opened outside libc)", recorded.outside),
+    ):
+        if counted:
+            rest.append(f"{name}: " + ", ".join(f"{grouped(count)} {kind}" for kind, count in counted.items()))
+    rest += [f"not recorded: {why}" for why in recorded.incomplete]
+    wrapped = [line for text in rest for line in textwrap.wrap(text, style.width - 2, subsequent_indent="  ")]
+    return [*lines, *([""] if wrapped else []), *(style.paint(f"  {line}", "dim") for line in wrapped)]
 
 
 def _field(name: str, text: str, style: Style, *, wrap: bool = True) -> str:
