@@ -187,7 +187,8 @@ class Recorded(msgspec.Struct, frozen=True):
 
     `older`: open before the recording began, by kind. `inherited`: from the process that forked this one. `outside`:
     opened by something that does not go through the C library (io_uring, a static runtime), by kind.
-    `incomplete`: in words, what was not recorded.
+    `incomplete`: in words, what was not recorded. `seconds_before_end`: how long before its end a process that closed
+    everything as it ended was looked at; 0 else.
     """
 
     path: str
@@ -196,6 +197,7 @@ class Recorded(msgspec.Struct, frozen=True):
     live: bool
     opened: int
     closed: int
+    seconds_before_end: float = 0.0
     alive: tuple[Alive, ...] = ()
     older: dict[str, int] = {}
     inherited: dict[str, int] = {}
@@ -205,3 +207,10 @@ class Recorded(msgspec.Struct, frozen=True):
     exhausted_error: str = ""
     exhausted_at: tuple[Frame, ...] = ()
     incomplete: tuple[str, ...] = ()
+
+    def counts(self) -> dict[str, int]:
+        """Open descriptors by kind, most first."""
+        counted = Counter(self.older) + Counter(self.inherited) + Counter(self.outside)
+        for each in self.alive:
+            counted[each.kind] += each.origin.count
+        return dict(counted.most_common())

@@ -120,6 +120,7 @@ class Observation:
         self._kinds_cost = self._cpu = 0.0
         self._counts = self._begin.counts()
         self._recordings = Recordings(pid, recording)
+        self._recorded_closely = recording is not None
         self._recorded: Recorded | None = None
         self._told_the_end = False
         self.step()
@@ -139,6 +140,8 @@ class Observation:
             self._cpu += time.thread_time() - began
         self._keep(sample)
         self._forget(sample.at)
+        if self._recorded_closely:
+            self._recordings.glimpse()
         return sample
 
     def samples(self) -> tuple[Sample, ...]:
@@ -189,16 +192,17 @@ class Observation:
             self._recorded = self._recordings.look(None) or self._recorded
         growth = self.growth()
         seen, findings = self._end, self._diagnose(growth)
+        counts = self._recorded.counts() if self.ended and self._recorded is not None else None
         stands = growth.verdict == "steady" and any(finding.id == STOPPED for finding in findings)
         return Report(
             pid=self.pid,
             command=self.command,
             seconds=growth.seconds,
-            verdict="unknown" if stands else _verdict(growth, findings),
+            verdict="unknown" if stands else _verdict(growth, findings, self._recorded if self.ended else None),
             limit=growth.limit,
-            total=growth.total,
+            total=sum(counts.values()) if counts else growth.total,
             highest=None if seen.highest < 0 else seen.highest,
-            counts=self._counts,
+            counts=counts or self._counts,
             growth=growth.rates(),
             seconds_to_limit=growth.seconds_to_limit,
             findings=findings,
@@ -311,10 +315,37 @@ def observe(
     return observation.report()
 
 
-def _verdict(growth: Growth, findings: tuple[Finding, ...]) -> Verdict:
-    """What the counts say, unless they are too few and a recording knows better."""
-    known = growth.verdict == "unknown" and any(finding.severity == "leak" for finding in findings)
-    return "leak" if known else growth.verdict
+def report_of(recorded: Recorded | None, pid: int, command: str) -> Report:
+    """The report of a recording alone: of a process that is gone, or was gone before it could be looked at."""
+    counts = {} if recorded is None else recorded.counts()
+    ended = recorded is None or not recorded.live
+    growth = judge((Sample(time.monotonic(), sum(counts.values()), counts),))
+    findings = diagnose(Observed(pid=pid, growth=growth, counts=counts, ended=ended, recorded=recorded))
+    return Report(
+        pid=pid,
+        command=command,
+        seconds=0.0 if recorded is None else recorded.seconds,
+        verdict=_verdict(growth, findings, recorded if ended else None),
+        limit=None,
+        total=growth.total,
+        highest=None,
+        counts=counts,
+        growth={},
+        seconds_to_limit=None,
+        findings=findings,
+        judged=growth,
+        ended=ended,
+        recorded=recorded,
+    )
+
+
+def _verdict(growth: Growth, findings: tuple[Finding, ...], ended: Recorded | None) -> Verdict:
+    """What the counts say, unless they are too few and the recording of a whole life (`ended`) knows better."""
+    if growth.verdict != "unknown":
+        return growth.verdict
+    if any(finding.severity == "leak" for finding in findings):
+        return "leak"
+    return "steady" if ended is not None and ended.mode == "launched" and not ended.incomplete else "unknown"
 
 
 def _limits(pid: int, ceiling: int | None) -> Limits | None:

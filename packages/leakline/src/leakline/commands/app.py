@@ -11,6 +11,7 @@ from leakline import __version__
 from leakline.commands.diff import diff
 from leakline.commands.doctor import doctor
 from leakline.commands.ls import ls
+from leakline.commands.report import report
 from leakline.commands.run import RunCommand, run
 from leakline.commands.watch import watch
 
@@ -53,7 +54,8 @@ def leakline(
 ) -> None:
     """Says whether a process leaks file descriptors: which kind, how fast, until when, why, and what to change.
 
-    It only reads: the process is not stopped, and nothing is loaded into it.
+    `run` and `attach` load a recorder, which names the lines; all else only reads: the process is not stopped, and
+    nothing is loaded into it.
 
     \b
     leakline 1234                  observe process 1234 for 10 s, then report (doctor)
@@ -62,6 +64,8 @@ def leakline(
     leakline ls 1234               every descriptor: kind, peer, state
     leakline watch 1234            live, a small chart per kind
     leakline diff 1234             what does one action leave open?
+    leakline run -- ./server       launch it with the recorder: which line opened what is open
+    leakline report FILE           what a recording says, also of a process that was killed
     """
 
 
@@ -70,3 +74,4 @@ app.command("ls")(ls)
 app.command("watch")(watch)
 app.command("diff")(diff)
 app.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)
+app.command("report")(report)

@@ -17,16 +17,12 @@ from typer.core import TyperCommand
 
 from leakline.commands.arguments import AsJson
 from leakline.errors import LeaklineError, UsageError
-from leakline.facts import Recorded, Sample
-from leakline.growth import judge
-from leakline.observe import STEP_S, Observation, Report
+from leakline.observe import STEP_S, Observation, Report, report_of
 from leakline.recorder.launch import Launched, launch, tidy
 from leakline.recorder.recording_place import recordings_folder
 from leakline.recorder.recordings import Recordings
 from leakline.reports import json_report, terminal
 from leakline.reports.style import style_of
-from leakline.rules import diagnose
-from leakline.rules.observed import Observed
 
 EXHAUSTED_EVERY_S = 0.25
 AFTER_INTERRUPT_S = 2.0
@@ -48,7 +44,8 @@ def run(
         list[str] | None, typer.Argument(metavar="-- CMD ...", help="The program and its arguments.")
     ] = None,
     follow_children: Annotated[
-        bool, typer.Option("--follow-children", help="Record the processes that it starts, too: each has its own report.")
+        bool,
+        typer.Option("--follow-children", help="Record the processes that it starts, too: each for itself."),
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Write the report there; else it goes to stderr.")
@@ -61,7 +58,11 @@ def run(
     fail_on_leak: Annotated[
         int | None,
         typer.Option(
-            _BARE_FAIL, min=1, max=255, metavar="[=CODE]", help="End with CODE (1) if a leak was found, else as CMD did."
+            _BARE_FAIL,
+            min=1,
+            max=255,
+            metavar="[=CODE]",
+            help="End with CODE (1) if a leak was found.",
         ),
     ] = None,
     recording: Annotated[
@@ -89,7 +90,9 @@ def run(
     _check_new(recording)
     launched = launch(command or (), recording=recording, follow_children=follow_children)
     with _interrupts_left_to(launched.pid) as interrupts:
-        session = Session(launched, threshold, lambda report, why: _tell(report, why, output, as_json))
+        session = Session(
+            launched, " ".join(command or ()), threshold, lambda report, why: _tell(report, why, output, as_json)
+        )
         report, status = session.watch(interrupts)
     found = report.exit_code != 0
     if found or not quiet:
@@ -114,8 +117,11 @@ def _check_new(recording: Path | None) -> None:
 class Session:
     """The command while it runs. `tell(report, why)` is called for what cannot wait until its end."""
 
-    def __init__(self, launched: Launched, threshold: int | None, tell: Callable[[Report, str], None]) -> None:
+    def __init__(
+        self, launched: Launched, command: str, threshold: int | None, tell: Callable[[Report, str], None]
+    ) -> None:
         self._launched = launched
+        self._command = command
         self._threshold = threshold
         self._recordings = Recordings(launched.pid, launched.recording)
         self._tell = tell
@@ -134,7 +140,8 @@ class Session:
             self._wait(STEP_S)
         status = self._status if self._status is not None else 0
         if observation is None:
-            return _without_observation(self._launched), status
+            recorded = Recordings(self._launched.pid, self._launched.recording).look(None)
+            return report_of(recorded, self._launched.pid, self._command), status
         observation.step()  # finds it gone
         return observation.report(refresh=False), status
 
@@ -173,28 +180,6 @@ class Session:
         until = time.monotonic() + seconds
         while not self._ended() and (left := until - time.monotonic()) > 0:
             time.sleep(min(left, 0.01))
-
-
-def _without_observation(launched: Launched) -> Report:
-    """The report of a command that was over before it could be looked at: all that its recording says."""
-    recorded = Recordings(launched.pid, launched.recording).look(None)
-    counts = _counts(recorded)
-    growth = judge((Sample(time.monotonic(), sum(counts.values()), counts),))
-    observed = Observed(pid=launched.pid, growth=growth, counts=counts, ended=True, recorded=recorded)
-    findings = diagnose(observed)
-    return Report(
-        pid=launched.pid, command="", seconds=0.0 if recorded is None else recorded.seconds,
-        verdict="leak" if any(each.severity == "leak" for each in findings) else "unknown",
-        limit=None, total=sum(counts.values()), highest=None, counts=counts, growth={}, seconds_to_limit=None,
-        findings=findings, ended=True, recorded=recorded,
-    )  # fmt: skip
-
-
-def _counts(recorded: Recorded | None) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for each in () if recorded is None else recorded.alive:
-        counts[each.kind] = counts.get(each.kind, 0) + each.origin.count
-    return counts
 
 
 @contextmanager

@@ -25,36 +25,48 @@ _KINDS = {
 _FILES = ("open", "openat", "creat", "fopen", "freopen", "tmpfile", "mkstemp", "mkostemp", "_IO_fopen", "__open")
 
 
-def recorded(recording: Recording, snapshot: Snapshot | None) -> Recorded:
-    """All that is told of a recording. `snapshot`: the process's descriptors now, None if it has ended.
+def recorded(
+    recording: Recording,
+    snapshot: Snapshot | None,
+    *,
+    ended: Recording | None = None,
+    seen: Snapshot | None = None,
+) -> Recorded:
+    """All that is told of a recording. `snapshot`: the process's descriptors then, None if it has ended.
+
+    `ended`: what the recording says at the process's end, when `recording` is from shortly before. `seen`: an earlier
+    look at the process, for the kinds of what is open still.
 
     Reads the files that the code came from; seconds for a process with much debug information.
     """
     now = _now(recording, snapshot)
     found = reconcile(recording, snapshot)
-    kinds = {} if snapshot is None else {each.number: each.kind for each in snapshot.descriptors}
+    look = snapshot or seen
+    kinds = {} if look is None else {each.number: each.kind for each in look.descriptors}
     groups: dict[str, list[Slot]] = defaultdict(list)
     older: Counter[str] = Counter()
     inherited: Counter[str] = Counter()
     for slot in found.slots:
-        kind = kinds.get(slot.number) or kind_of(slot.function)
+        known = look is not None and slot.opened_at_s <= look.at
+        kind = (kinds.get(slot.number) if known else None) or kind_of(slot.function)
         if slot.how == "older":
             older[kind] += 1
         elif slot.how == "inherited":
             inherited[kind] += 1
         else:
             groups[kind].append(slot)
-    with Namer(recording) as namer:
+    with Namer(recording, now_s=now) as namer:
         alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
         alive.sort(key=lambda each: -each.origin.count)
-        wrong = _wrong_closes(namer, recording.wrong_closes, now)
+        wrong = _wrong_closes(namer, (ended or recording).wrong_closes, now)
         first = namer.frames(recording.exhausted.stack)
         notes = namer.notes
     return Recorded(
         path=recording.path,
         mode=recording.mode,
         seconds=max(0.0, now - recording.began_at_s),
-        live=recording.live,
+        live=recording.live and ended is None,
+        seconds_before_end=0.0 if ended is None else max(0.0, _now(ended, None) - now),
         opened=recording.opened,
         closed=recording.closed,
         alive=tuple(alive),
@@ -137,5 +149,3 @@ def _incomplete(recording: Recording) -> tuple[str, ...]:
         if count:
             told.append(f"{count} {what}")
     return tuple(told)
-
-

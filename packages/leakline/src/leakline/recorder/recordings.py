@@ -3,36 +3,63 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
+from leakline import proc
+from leakline.errors import LeaklineError
 from leakline.facts import Recorded, Snapshot
 from leakline.recorder.errors import RecorderError
+from leakline.recorder.recording import Recording
+from leakline.recorder.recording_file import read_recording
 from leakline.recorder.recording_layout import HEADER_SIZE, Header
 from leakline.recorder.recording_place import find_recording
+
+CPU_SHARE = 0.02  # of one core, for reading while it runs
+EVERY_S = 0.05
+_MUCH_LESS = 0.7  # of what was open shortly before the end is still open: programs that close all at their end
 
 
 class Recordings:
     """The recording of one process, found when there is one, and told again at each `look`. Use from one thread.
 
-    `path`: where it is known to be, so that it is read also after the process has ended.
+    `path`: where it is known to be, so that it is read also after the process has ended. A program that closes
+    everything as it ends (an interpreter does) leaves nothing to tell then: `glimpse` keeps what was open before.
     """
 
     def __init__(self, pid: int, path: Path | None = None) -> None:
         self._pid = pid
         self._path = path
+        self._last: tuple[Recording, Snapshot] | None = None
+        self._due = 0.0
+
+    def glimpse(self) -> None:
+        """Keep the state of now, in case it is the last one; often, but with a small share of one core."""
+        began = time.thread_time()
+        if self._path is None or time.monotonic() < self._due:
+            return
+        with suppress(OSError, LeaklineError):
+            seen = proc.snapshot(self._pid, threads=False, libraries=False)
+            self._last = read_recording(self._path), seen
+        self._due = time.monotonic() + max(EVERY_S, (time.thread_time() - began) / CPU_SHARE)
 
     def look(self, snapshot: Snapshot | None) -> Recorded | None:
-        """What is recorded by now; None if nothing is, or if it cannot be read."""
+        """What is recorded by now, None if nothing is, or if it cannot be read. `snapshot`: None after the end."""
         if snapshot is not None:
             self._path = find_recording(self._pid) or self._path
         if self._path is None:
             return None
         # Names of functions and lines take libraries that are slow to import: only where something is recorded.
         from leakline.recorder.recorded import recorded
-        from leakline.recorder.recording_file import read_recording
 
         try:
-            return recorded(read_recording(self._path), snapshot)
+            reading = read_recording(self._path)
+            if snapshot is None and self._last is not None:
+                before, seen = self._last
+                if len(reading.slots) < _MUCH_LESS * len(before.slots):
+                    return recorded(before, seen, ended=reading)
+            return recorded(reading, snapshot, seen=self._last[1] if self._last else None)
         except (OSError, RecorderError):
             return None
 
@@ -42,6 +69,7 @@ class Recordings:
             return 0
         try:
             with open(self._path, "rb") as file:
-                return Header(file.read(HEADER_SIZE), os.fstat(file.fileno()).st_size, str(self._path)).exhausted
+                header = Header(file.read(HEADER_SIZE), os.fstat(file.fileno()).st_size, str(self._path))
+                return int(header.exhausted)
         except (OSError, RecorderError):
             return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from leakline.durations import in_words
@@ -11,9 +12,7 @@ from leakline.growth import Trend
 from leakline.observe import Report
 from leakline.reports.origins import origin_lines
 from leakline.reports.style import Style, grouped, printable
-from leakline.reports.origins import origin_lines
 from leakline.rules.growing import rate_text
-from leakline.rules.recorded import told
 
 _COLOURS = {
     "leak": "red",
@@ -32,11 +31,19 @@ def render(report: Report, style: Style, now: datetime, why: str = "") -> str:
 
     `why`: what called for a report before the end.
     """
-    lines = [*([style.paint(why, "yellow")] if why else []), *verdict_lines(report, style, now), "", *_figures(report, style), "", *_kinds(report, style)]
+    lines = [
+        *([style.paint(why, "yellow")] if why else []),
+        *verdict_lines(report, style, now),
+        "",
+        *_figures(report, style),
+        "",
+        *_kinds(report, style),
+    ]
     for finding in report.findings:
         lines += ["", *_finding(finding, style)]
     if report.recorded is not None:
-        lines += ["", *recorded_lines(report.recorded, style)]
+        told = [origin for finding in report.findings for origin in finding.origins]
+        lines += ["", *recorded_lines(report.recorded, style, told)]
     return "\n".join(style.plain(line) for line in lines)
 
 
@@ -58,6 +65,9 @@ def headline(report: Report, now: datetime) -> str:
         return _leak_headline(report, now)
     if report.verdict == "near-limit":
         return f"{of} in use and not growing: the next burst meets EMFILE"
+    if report.verdict == "steady" and report.ended and report.recorded is not None:
+        done = f"{grouped(report.recorded.opened)} opened, {grouped(report.recorded.closed)} closed"
+        return f"{done}; {grouped(total)} were open at its end, and no line piles them up"
     trends = report.judged.trends if report.judged else {}
     if report.verdict == "unknown" and report.stopped:
         return f"the process is stopped: {of} in use, and none can be opened or closed"
@@ -73,6 +83,8 @@ def headline(report: Report, now: datetime) -> str:
 
 def _leak_headline(report: Report, now: datetime) -> str:
     leaks = report.judged.leaks() if report.judged else {}
+    if not leaks:  # only the recording knows
+        return next((finding.title for finding in report.findings if finding.severity == "leak"), "")
     rates = ", ".join(f"{kind} +{rate_text(trend.per_second)}" for kind, trend in leaks.items())
     if report.seconds_to_limit is None or report.limit is None:
         return rates
@@ -154,15 +166,24 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     return lines
 
 
-def recorded_lines(recorded: Recorded, style: Style) -> list[str]:
-    """Which lines opened what is open, by kind; then what has no line, and why."""
+def recorded_lines(recorded: Recorded, style: Style, told: Sequence[Origin] = ()) -> list[str]:
+    """Which lines opened what is open, by kind; then what has no line, and why. `told`: origins shown before."""
     since = f"recorded for {in_words(recorded.seconds)}" + (", attached" if recorded.mode == "attached" else "")
     counts = f"{grouped(recorded.opened)} opened, {grouped(recorded.closed)} closed"
-    lines = [style.paint(f"Where they were opened ({since}: {counts})", "bold")]
+    when = "Where they were opened"
+    if recorded.seconds_before_end:
+        when = f"What was open {in_words(recorded.seconds_before_end)} before its end"
+    lines = [style.paint(f"{when} ({since}: {counts})", "bold")]
     kinds: dict[str, list[Origin]] = {}
     for each in recorded.alive:
         kinds.setdefault(each.kind, []).append(each.origin)
     for kind, origins in kinds.items():
+        shown = sum(origin.count for origin in origins if origin in told)
+        origins = [origin for origin in origins if origin not in told]
+        if shown:
+            lines += ["", f"  {style.paint(kind, 'cyan')}  {grouped(shown)} as told above"]
+        if not origins:
+            continue
         lines += ["", f"  {style.paint(kind, 'cyan')}", *origin_lines(origins, style, most=_ORIGINS_OF_A_KIND)]
     rest = []
     for name, counted in (

@@ -39,11 +39,11 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
     their kind: each is told once, in the finding that says more.
     """
     findings = [finding for rule in RULES for finding in rule(observed)]
+    if observed.recorded is not None and observed.ended:  # its own end is told by the recording, and what it kept
+        findings = [finding for finding in findings if finding.id not in ("growth.undecided", "observe.ended")]
     explained = {kind for finding in findings for kind in _explains(finding, observed)}
     findings = [
-        _with_origins(finding, observed)
-        for finding in findings
-        if finding.id.removeprefix("growth.") not in explained
+        _with_origins(finding, observed) for finding in findings if finding.id.removeprefix("growth.") not in explained
     ]
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 

@@ -1,0 +1,195 @@
+"""`leakline run` and `report`: real commands, launched as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+LEAKLINE = [sys.executable, "-c", "from leakline.commands import main; main()"]
+
+LEAKING = """
+import os, socket, sys
+def connect_once():
+    kept = socket.socket()
+    try:
+        kept.connect(("127.0.0.1", 1))
+    except OSError:
+        return kept.detach()
+def login():
+    return connect_once()
+for _ in range(40):
+    login()
+    open(os.devnull).close()
+print("done")
+print("complained", file=sys.stderr)
+sys.exit(3)
+"""
+TIDY = "import socket\nfor _ in range(40):\n    socket.socket().close()\n"
+FULL = """
+import os, resource, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48))
+def grab():
+    return os.dup(0)
+try:
+    while True:
+        grab()
+except OSError:
+    print("refused", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Recordings of these tests lie in a folder of their own."""
+    folder = tmp_path / "recordings"
+    monkeypatch.setenv("LEAKLINE_DIR", str(folder))
+    return folder
+
+
+def program(folder: Path, source: str) -> str:
+    path = folder / "program.py"
+    path.write_text(source)
+    return str(path)
+
+
+def test_the_report_names_the_line_and_the_command_keeps_its_streams_and_status(
+    cli: Cli, tmp_path: Path, own_folder: Path
+) -> None:
+    done = cli("run", "--", sys.executable, program(tmp_path, LEAKING))
+    assert (done.returncode, done.stdout) == (3, "done\n")
+    assert done.stderr.startswith("complained\n")
+    assert "LEAK  connect_once (program.py:4) opened 40" in done.stderr
+    assert "failed with: 40 × ECONNREFUSED" in done.stderr
+    frames = [line.split()[0] for line in done.stderr.splitlines() if "program.py:" in line and "×" not in line]
+    assert frames[-3:] == ["connect_once", "login", "<module>"]
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_leak_fails_the_run_where_it_is_asked_for(cli: Cli, tmp_path: Path) -> None:
+    path = program(tmp_path, LEAKING)
+    assert cli("run", "--fail-on-leak=9", "--", sys.executable, path).returncode == 9
+    assert cli("run", "--fail-on-leak", "--", sys.executable, path).returncode == 1
+
+
+def test_a_tidy_command_has_no_finding(cli: Cli, tmp_path: Path) -> None:
+    path = program(tmp_path, TIDY)
+    done = cli("run", "--fail-on-leak=9", "--", sys.executable, path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("STEADY  ")
+    assert "leak:" not in done.stderr
+    quiet = cli("run", "--quiet", "--", sys.executable, path)
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+
+
+def test_json_goes_to_a_file_and_is_the_object_of_the_interface(cli: Cli, tmp_path: Path) -> None:
+    output = tmp_path / "report.json"
+    done = cli("run", "--json", "--output", str(output), "--", sys.executable, program(tmp_path, LEAKING))
+    assert (done.stdout, done.stderr) == ("done\n", "complained\n")
+    report = json.loads(output.read_text())
+    assert (report["schema"], report["verdict"]) == (1, "leak")
+    finding = report["findings"][0]
+    assert (finding["id"], finding["severity"], finding["count"]) == ("recorded.growing", "leak", 40)
+    headline = finding["origins"][0]["frames"][finding["origins"][0]["headline"]]
+    assert (headline["function"], headline["line"], headline["language"]) == ("connect_once", 4, "python")
+    assert report["recording"]["alive"][0]["errors"] == {"ECONNREFUSED": 40}
+
+
+def test_the_environment_of_the_command_is_as_without_leakline(cli: Cli, tmp_path: Path) -> None:
+    def variables(text: str) -> list[str]:
+        return sorted(line for line in text.splitlines() if not line.startswith("_="))
+
+    plain = subprocess.run(["env"], capture_output=True, text=True, check=True, env={**os.environ}).stdout
+    recorded = cli("run", "--quiet", "--", "env").stdout
+    assert variables(recorded) == variables(plain)
+
+
+def test_a_command_that_is_killed_leaves_a_recording_that_can_be_reported(
+    cli: Cli, tmp_path: Path, own_folder: Path
+) -> None:
+    source = LEAKING.replace("sys.exit(3)", "os.kill(os.getpid(), 9)")
+    done = cli("run", "--", sys.executable, program(tmp_path, source))
+    assert done.returncode == 128 + signal.SIGKILL
+    (file,) = own_folder.iterdir()
+    listed = cli("report")
+    assert str(file) in listed.stdout
+    assert "ended  " in listed.stdout
+    told = cli("report", str(file))
+    assert told.returncode == 1
+    assert "connect_once (program.py:4) opened 40" in told.stdout
+
+
+def test_the_first_refused_descriptor_is_reported_while_the_command_runs(tmp_path: Path) -> None:
+    words = [*LEAKLINE, "run", "--", sys.executable, program(tmp_path, FULL)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        assert running.stdout.readline() == "refused\n"
+        seen = ""
+        while "grab (program.py:5)" not in seen:
+            line = running.stderr.readline()
+            assert line, seen
+            seen += line
+        assert "a descriptor was refused for the first time" in seen
+        assert "EMFILE was met" in seen
+        running.terminate()  # it is passed on to the command
+        running.communicate(timeout=60)
+        assert running.returncode == 128 + signal.SIGTERM
+
+
+def test_other_commands_see_the_recording_while_it_runs(cli: Cli, tmp_path: Path) -> None:
+    source = LEAKING.replace("sys.exit(3)", "print(os.getpid(), flush=True); sys.stdin.read()")
+    words = [*LEAKLINE, "run", "--quiet", "--", sys.executable, program(tmp_path, source)]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "done\n"
+        pid = running.stdout.readline().strip()
+        report = json.loads(cli(pid, "--for", "500ms", "--json").stdout)
+        running.communicate("", timeout=60)
+    (alive,) = report["recording"]["alive"]
+    assert (alive["kind"], alive["origin"]["count"], alive["origin"]["closed"]) == ("tcp", 40, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["run"], 2, "no command was given"),
+        (["run", "--json", "--", "true"], 2, "add --output FILE"),
+        (["run", "--", "no-such-command"], 127, "there is no such command"),
+        (["run", "--", "/etc/passwd"], 126, "Permission denied"),
+        (["run", "--recording", "/no/such/folder/x", "--", "true"], 2, "/no/such/folder is no folder"),
+        (["report", "/no/such/file"], 2, "No such file or directory"),
+        (["report", "/etc/passwd"], 3, "is not a recording of leakline"),
+    ],
+)
+def test_mistakes_are_told_in_two_lines(cli: Cli, words: list[str], status: int, said: str) -> None:
+    done = cli(*words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
+    source = (
+        "import time\nprint('ready', flush=True)\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    exit(5)\n"
+    )
+    words = [*LEAKLINE, "run", "--", sys.executable, program(tmp_path, source)]
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 5
+    assert told.startswith("STEADY")
