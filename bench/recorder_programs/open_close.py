@@ -5,19 +5,19 @@ import sys
 import time
 
 
-def open_one():
+def open_one() -> socket.socket:
     return socket.socket()
 
 
-def third():
+def third() -> socket.socket:
     return open_one()
 
 
-def second():
+def second() -> socket.socket:
     return third()
 
 
-def first():
+def first() -> None:
     second().close()
 
 

@@ -39,15 +39,23 @@ def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:
 
 
 class Namer:
-    """Names the stacks of one recording, each once. Holds files open until it is closed. Not thread-safe."""
+    """Names the stacks of one recording, each once. Holds files open until it is closed. Not thread-safe.
+
+    `now_s` (monotonic): the moment that the recording was read, from which ages count; None: found out. `pid`: the
+    process as this namespace knows it, if that is another number than the recording's (a container). While it is alive,
+    its files are found in its own tree, also when they were deleted.
+    """
 
     def __init__(
-        self, recording: Recording, *, pid: int | None = None, debug_folders: Iterable[str] = DEBUG_FOLDERS
+        self,
+        recording: Recording,
+        *,
+        pid: int | None = None,
+        now_s: float | None = None,
+        debug_folders: Iterable[str] = DEBUG_FOLDERS,
     ) -> None:
-        """`pid`: the process as this namespace knows it, if that is another number than the recording's (a container).
-        While it is alive, its files are found in its own tree, also when they were deleted.
-        """
         self._recording = recording
+        self._now_s = now_s
         pid = recording.pid if pid is None else pid
         alive = recording.live and start_time_ticks(pid) == recording.start_time_ticks
         self._symbolizer = Symbolizer(
@@ -137,6 +145,8 @@ class Namer:
 
     def _now(self) -> float:
         """The moment that the recording speaks of: of a process that was killed, when it last opened something."""
+        if self._now_s is not None:
+            return self._now_s
         if self._recording.ended_at_s is not None:
             return self._recording.ended_at_s
         if self._recording.live:
