@@ -180,7 +180,7 @@ def test_mistakes_are_told_in_two_lines(cli: Cli, words: list[str], status: int,
 
 
 def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
-    source = "import time\ntry:\n    print('ready', flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    exit(5)\n"
+    source = "import time\ntry:\n print('ready', flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n exit(5)\n"
     words = [*LEAKLINE, "run", "--", sys.executable, program(tmp_path, source)]
     with subprocess.Popen(
         words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
