@@ -103,7 +103,7 @@ static void clone_child_that_closes(void) {
 }
 
 static void *churn(void *unused) {
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 500; i++) {
         int ends[2], number = socket(AF_INET, SOCK_STREAM, 0);
         if (pipe(ends) || close(dup(number)) || close(ends[0]) || close(number) || close(ends[1]))
             abort();

@@ -17,7 +17,7 @@ unsigned char *leakline_same_process;
 bool leakline_ask_pid;
 int leakline_own_pid;
 
-static int parent_pid; /* of a child that is recorded too */
+int leakline_parent_pid;
 static enum leakline_how older = LEAKLINE_HOW_OLDER;
 static enum leakline_mode mode = LEAKLINE_MODE_ATTACHED;
 
@@ -105,7 +105,7 @@ static void write_header(void) {
     header->text = (struct leakline_section){LEAKLINE_TEXT_AT, 1, LEAKLINE_TEXT_SIZE};
     header->slots = (struct leakline_section){LEAKLINE_SLOTS_AT, sizeof(struct leakline_slot), leakline_recording.slot_count};
     header->pid = leakline_own_pid;
-    header->parent_pid = parent_pid;
+    header->parent_pid = leakline_parent_pid;
     header->start_time_ticks = start_time_ticks();
     header->pid_namespace = pid_namespace();
     header->began_at_ns = leakline_now_ns();
@@ -283,8 +283,7 @@ void leakline_start(void) {
         leakline_asked.recording[0] = '\0';
         return;
     }
-    if (leakline_asked.pid != pid)
-        parent_pid = (int)leakline_call0(SYS_getppid);
+    leakline_parent_pid = leakline_asked.pid == pid ? leakline_asked.parent : (int)leakline_call0(SYS_getppid);
     mode = LEAKLINE_MODE_LAUNCHED;
     begin_as_asked();
 }
@@ -292,7 +291,7 @@ void leakline_start(void) {
 /* --- fork */
 
 static void begin_in_child(void) {
-    parent_pid = leakline_own_pid;
+    leakline_parent_pid = leakline_own_pid;
     leakline_storage_forget(leakline_bracket_inside());
     leakline_bracket_start(false);
     leakline_bracket_forget();

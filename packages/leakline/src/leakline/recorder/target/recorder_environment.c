@@ -10,6 +10,7 @@
 #define PRELOAD "LD_PRELOAD="
 #define RECORDING "LEAKLINE_RECORDING="
 #define PID "LEAKLINE_PID="
+#define PARENT "LEAKLINE_PARENT=" /* of a recorded child that calls exec: it stays that child */
 #define FOLLOW "LEAKLINE_FOLLOW=1"
 
 struct leakline_asked leakline_asked;
@@ -71,6 +72,8 @@ static bool keep(char *variable) {
         copy(leakline_asked.recording, variable + sizeof RECORDING - 1u, sizeof leakline_asked.recording);
     else if (begins(variable, PID))
         leakline_asked.pid = number(variable + sizeof PID - 1u);
+    else if (begins(variable, PARENT))
+        leakline_asked.parent = number(variable + sizeof PARENT - 1u);
     else if (strcmp(variable, FOLLOW) == 0)
         leakline_asked.follow = true;
     else
@@ -108,8 +111,8 @@ size_t leakline_environment_size(char *const environment[], bool child) {
     size_t count = 0;
     while (environment[count])
         count++;
-    return (count + 5u) * sizeof(char *) + sizeof PRELOAD + strlen(library) + 1u + strlen(preload_of(environment)) + sizeof RECORDING +
-           strlen(leakline_asked.recording) + sizeof PID + LONGEST_PID + sizeof FOLLOW;
+    return (count + 6u) * sizeof(char *) + sizeof PRELOAD + strlen(library) + 1u + strlen(preload_of(environment)) + sizeof RECORDING +
+           strlen(leakline_asked.recording) + sizeof PID + sizeof PARENT + 2u * LONGEST_PID + sizeof FOLLOW;
 }
 
 static char *append(char *to, const char *text) {
@@ -132,7 +135,7 @@ char **leakline_environment_fill(void *memory, char *const environment[], bool c
     size_t count = 0;
     while (environment[count])
         count++;
-    char *text = (char *)(to + count + 5u);
+    char *text = (char *)(to + count + 6u);
     const char *preload = preload_of(environment), *part;
     bool there = our_part(preload, &part) != 0;
     for (; *environment; environment++)
@@ -148,6 +151,8 @@ char **leakline_environment_fill(void *memory, char *const environment[], bool c
     if (!child && !leakline_in_vfork_child()) {
         *to++ = text;
         text = append_number(append(text, PID), (uint32_t)leakline_own_pid) + 1;
+        *to++ = text;
+        text = append_number(append(text, PARENT), (uint32_t)leakline_parent_pid) + 1;
     }
     if (leakline_asked.follow)
         *to++ = append(text, FOLLOW) - (sizeof FOLLOW - 1u);

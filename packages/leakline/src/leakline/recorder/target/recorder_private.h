@@ -10,10 +10,12 @@
 struct leakline_asked {
     char recording[PATH_MAX]; /* "": nothing; %p stands for the pid, %t for the start time in ticks */
     int pid;                  /* 0: any */
+    int parent;               /* of the process that called exec; 0: it is nobody's child here */
     bool follow;              /* children are recorded too */
 };
 extern struct leakline_asked leakline_asked;
 extern int leakline_own_pid;
+extern int leakline_parent_pid; /* of a child that is recorded too, else 0 */
 
 void leakline_environment_take(void);
 
