@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -232,6 +235,82 @@ def test_no_descriptor_is_left_open(programs: dict[str, Path]) -> None:
         symbolizer.frames(return_addresses(programs["library"])[0], 1)
     symbolizer.close()
     assert os.listdir("/proc/self/fd") == before
+
+
+def test_without_the_library_for_lines_there_are_names(
+    programs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "symbolic.debuginfo", None)
+    path = programs["dwarf 5"]
+    with Symbolizer({1: library(path)}) as symbolizer:
+        frames = [symbolizer.frames(address, 1) for address in return_addresses(path)]
+        assert {(len(frame), frame[0].file, frame[0].line) for frame in frames} == {(1, str(path), 0)}
+        assert {"main", "exported"} <= {frame[0].function for frame in frames}
+        assert len(symbolizer.notes) == 1
+        assert "no lines of native functions" in symbolizer.notes[0]
+
+
+def test_damaged_debug_information_leaves_the_names(programs: dict[str, Path], tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged"
+    content = bytearray(programs["dwarf 5"].read_bytes())
+    elf = parse_elf(lambda offset, size: bytes(content[offset : offset + size]))
+    section = elf.sections[".debug_abbrev"]
+    content[section.offset : section.offset + section.size] = b"\xff" * section.size
+    damaged.write_bytes(content)
+    with Symbolizer({1: library(damaged)}) as symbolizer:
+        frames = [symbolizer.frames(address, 1) for address in return_addresses(damaged)]
+        assert {"main", "exported"} <= {frame[0].function for frame in frames}
+        assert {frame[0].line for frame in frames} == {0}
+
+
+FUNCTION, OBJECT = 2, 1
+
+
+def table(*rows: tuple[str, int, int, int]) -> Symbols:
+    """A symbol table of (name, kind, address, size)."""
+    names, entries = b"\0", b""
+    for name, kind, address, size in rows:
+        entries += struct.pack("<IBBHQQ", len(names), kind, 0, 1, address, size)
+        names += name.encode() + b"\0"
+    return Symbols([(entries, names)])
+
+
+def test_a_symbol_names_what_it_covers_and_nothing_after_it() -> None:
+    symbols = table(("query", FUNCTION, 0x100, 0x20), ("state", OBJECT, 0x120, 0x20), ("label", FUNCTION, 0x140, 0))
+    assert [symbols.at(at) for at in (0xFF, 0x100, 0x11F)] == [[], ["query"], ["query"]]
+    assert [symbols.at(at) for at in (0x120, 0x13F, 0x140, 1 << 40)] == [[], [], [], []]
+
+
+def test_the_innermost_symbol_and_the_plainest_of_its_names() -> None:
+    symbols = table(
+        ("whole", FUNCTION, 0x100, 0x100),
+        ("__open64", FUNCTION, 0x140, 0x10),
+        ("open@@GLIBC_2.2.5", FUNCTION, 0x140, 0x10),
+        ("__open", FUNCTION, 0x140, 0x10),
+        *((f"small_{n}", FUNCTION, 0x150 + n, 1) for n in range(8)),
+    )
+    assert symbols.at(0x145) == ["open", "__open", "__open64"]
+    assert symbols.at(0x160) == ["whole"]
+    assert symbols.at(0x152) == ["small_2"]
+
+
+def test_the_small_symbol_table_of_a_stripped_library_of_fedora(programs: dict[str, Path], tmp_path: Path) -> None:
+    mini, packed, stripped = (tmp_path / name for name in ("mini", "mini.xz", "libcache.so.1"))
+    subprocess.run(["strip", "--strip-debug", "-o", mini, programs["library"]], check=True)
+    packed.write_bytes(lzma.compress(mini.read_bytes()))
+    subprocess.run(
+        ["objcopy", "-S", f"--add-section=.gnu_debugdata={packed}", programs["library"], stripped], check=True
+    )
+    with Symbolizer({1: library(stripped)}) as symbolizer, Symbolizer({1: library(programs["library"])}) as whole:
+        for address in return_addresses(programs["library"]):
+            expected = whole.frames(address, 1, lines=False)[0].function
+            assert told(symbolizer.frames(address, 1)) == [(expected, str(stripped), 0)]
+    packed.write_bytes(b"not xz")
+    subprocess.run(["objcopy", "--update-section", f".gnu_debugdata={packed}", stripped], check=True)
+    with Symbolizer({1: library(stripped)}) as symbolizer:
+        names = {symbolizer.frames(address, 1)[0].function for address in return_addresses(programs["library"])}
+        assert "exported" in names
+        assert all(name == "exported" or name.startswith("libcache.so.1+0x") for name in names)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

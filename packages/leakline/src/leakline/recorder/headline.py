@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections.abc import Sequence
@@ -49,6 +50,7 @@ def headline_index(frames: Sequence[Frame]) -> int:
     return min(range(len(frames)), key=lambda index: (whose(frames[index]), index))
 
 
+@functools.lru_cache(maxsize=1 << 16)
 def whose(frame: Frame) -> Whose:
     """Whose code a frame is."""
     return _whose_python(frame) if frame.language == "python" else _whose_native(frame)

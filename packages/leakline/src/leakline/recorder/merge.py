@@ -7,6 +7,7 @@ Python frames up to the next that is marked as the entry of its run. No Python f
 
 from __future__ import annotations
 
+import functools
 import posixpath
 import re
 from collections import deque
@@ -20,7 +21,7 @@ from leakline.recorder.recording import NATIVE_BROKEN, NATIVE_CUT
 OFFSET = re.compile(r"(^|\+)0x[0-9a-f]+$")  # a frame without a name: library+0x1234, 0x1234
 
 _INTERPRETER = re.compile(r"(lib)?python[23]?(\.\d+)?[dmut]*(\.so[\d.]*)?$")
-_EVALUATES = re.compile(r"(_PyEval_EvalFrameDefault|PyEval_EvalFrameEx|_TAIL_CALL_\w+)$")
+_EVALUATES = re.compile(r"(_PyEval_EvalFrameDefault|_TAIL_CALL_\w+)$")
 # What lies between the evaluation of a call and the C function that is called.
 _MACHINERY = re.compile(
     r"(_?Py[A-Z]\w*(Call|[Vv]ector[Cc]all)\w*|_?PyEval_\w+|\w+_(vectorcall|fastcall)\w*|\w+_call(_\w+)?|call_\w+|do_call\w*"
@@ -47,9 +48,15 @@ class Evaluated(msgspec.Struct, frozen=True):
     entry: bool
 
 
+@functools.lru_cache(maxsize=4096)
 def is_interpreter(module: str) -> bool:
     """Whether a file is CPython itself: its program or its shared library."""
     return _INTERPRETER.match(posixpath.basename(module)) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_own(module: str) -> bool:
+    return posixpath.basename(module) in _OWN
 
 
 def evaluates(function: str) -> bool:
@@ -59,7 +66,7 @@ def evaluates(function: str) -> bool:
 
 def merge(native: Sequence[Call], python: Sequence[Evaluated], flags: int = 0) -> tuple[Frame, ...]:
     """The stack as a person reads it, innermost first. `flags` are the stack's (why it is not whole)."""
-    calls = [call for call in native if posixpath.basename(call.frames[0].module) not in _OWN]
+    calls = [call for call in native if not _is_own(call.frames[0].module)]
     calls = [call for index, call in enumerate(calls) if not _same_run(calls, index)]
     if not python:
         return _trimmed([frame for call in calls for frame in call.frames])

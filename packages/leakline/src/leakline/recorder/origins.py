@@ -65,6 +65,9 @@ class Namer:
             debug_folders=debug_folders,
         )
         self._frames: dict[int, tuple[Frame, ...]] = {}
+        self._calls: dict[tuple[int, int, bool], Call] = {}
+        self._evaluated: dict[PythonFrame, Evaluated] = {}
+        self._one: dict[Frame, Frame] = {}  # equal frames are one object
 
     def __enter__(self) -> Namer:
         return self
@@ -90,11 +93,13 @@ class Namer:
         """
         wanted = set(numbers)
         stacks = Counter(slot.stack for slot in self._recording.slots if slot.number in wanted)
-        groups: dict[tuple[Frame, ...], list[Origin]] = {}
+        groups: dict[tuple[int, ...], list[Origin]] = {}
         for number, count in stacks.items():
             frames = self.frames(number)
             if frames:
-                groups.setdefault(frames, []).append(self._origin(self._recording.stacks[number], count, frames))
+                # Equal frames are one object here, and to hash tens of thousands of whole stacks takes seconds.
+                group = groups.setdefault(tuple(map(id, frames)), [])
+                group.append(self._origin(self._recording.stacks[number], count, frames))
         return _largest_first(msgspec.structs.replace(_joined(group), stacks=1) for group in groups.values())
 
     def frames(self, number: int) -> tuple[Frame, ...]:
@@ -103,9 +108,8 @@ class Namer:
         if stack is None:
             return ()
         if number not in self._frames:
-            self._frames[number] = merge(
-                self._native(stack), [self._python(frame) for frame in stack.python], stack.flags
-            )
+            python = [self._python(frame) for frame in stack.python]
+            self._frames[number] = merge(self._native(stack), python, stack.flags)
         return self._frames[number]
 
     def _native(self, stack: Stack) -> list[Call]:
@@ -113,21 +117,35 @@ class Namer:
         exact = False
         for index, pc in enumerate(stack.native):
             number = stack.libraries[index] if index < len(stack.libraries) else 0
-            library = self._recording.libraries.get(number)
-            interpreter = library is not None and is_interpreter(library.path)
-            frames = self._symbolizer.frames(pc, number, exact=exact, lines=not interpreter)
+            key = (pc, number, exact)
+            call = self._calls.get(key)
+            if call is None:
+                call = self._calls[key] = self._call(*key)
+            calls.append(call)
             # A signal came between two instructions: the frame under it has no call to go back to.
-            exact = frames[-1].function == SIGNAL_FRAME
-            runs = any(start <= pc - 1 < end for start, end in self._recording.eval_ranges)
-            calls.append(Call(frames, evaluates=runs or any(evaluates(frame.function) for frame in frames)))
+            exact = call.frames[-1].function == SIGNAL_FRAME
         return calls
 
-    def _python(self, frame: PythonFrame) -> Evaluated:
-        code = self._recording.codes.get(frame.code)
-        if code is None:
-            return Evaluated(_UNREADABLE, frame.entry)
-        line = line_of(code, frame.instruction) or code.first_line
-        return Evaluated(Frame(function=code.name, file=code.file, line=line, language="python"), frame.entry)
+    def _call(self, pc: int, number: int, exact: bool) -> Call:
+        library = self._recording.libraries.get(number)
+        interpreter = library is not None and is_interpreter(library.path)
+        frames = self._symbolizer.frames(pc, number, exact=exact, lines=not interpreter)
+        runs = any(start <= pc - 1 < end for start, end in self._recording.eval_ranges)
+        return Call(
+            tuple(self._one.setdefault(frame, frame) for frame in frames),
+            evaluates=runs or any(evaluates(frame.function) for frame in frames),
+        )
+
+    def _python(self, raw: PythonFrame) -> Evaluated:
+        evaluated = self._evaluated.get(raw)
+        if evaluated is None:
+            frame = _UNREADABLE
+            code = self._recording.codes.get(raw.code)
+            if code is not None:
+                line = line_of(code, raw.instruction) or code.first_line
+                frame = Frame(function=code.name, file=code.file, line=line, language="python")
+            evaluated = self._evaluated[raw] = Evaluated(self._one.setdefault(frame, frame), raw.entry)
+        return evaluated
 
     def _origin(self, stack: Stack, count: int, frames: tuple[Frame, ...]) -> Origin:
         now = self._now()

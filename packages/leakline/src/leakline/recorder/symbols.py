@@ -55,7 +55,6 @@ class Symbolizer:
         self._unchanged_since_s = unchanged_since_s
         self._debug_folders = tuple(debug_folders)
         self._modules: dict[int, _Module | None] = {}
-        self._named: dict[tuple[int, int, bool], tuple[Frame, ...]] = {}
         self.notes: list[str] = []  # what could not be named, and why, in words
 
     def __enter__(self) -> Symbolizer:
@@ -67,7 +66,7 @@ class Symbolizer:
         self.close()
 
     def close(self) -> None:
-        """Close the files; what was named stays known. Idempotent."""
+        """Close the files. Idempotent; nothing can be named afterwards."""
         for module in self._modules.values():
             if module is not None:
                 module.close()
@@ -78,15 +77,12 @@ class Symbolizer:
         `exact`: pc is the next instruction itself, as in a frame that a signal interrupted. Without `lines`, only the
         function by the symbol table: fast however much debug information there is.
         """
-        key = (library, pc if exact else pc - 1, lines)
-        if key not in self._named:
-            self._named[key] = self._frames(pc, key[1], library, lines)
-        return self._named[key]
-
-    def _frames(self, pc: int, address: int, number: int, lines: bool) -> tuple[Frame, ...]:
-        library = self._libraries.get(number)
-        if library is None:
+        mapped = self._libraries.get(library)
+        if mapped is None:
             return (Frame(function=f"0x{pc:x}", file="", line=0, language="native"),)
+        return self._frames(pc, mapped, exact=exact, lines=lines)
+
+    def _frames(self, pc: int, library: Library, *, exact: bool, lines: bool) -> tuple[Frame, ...]:
         # Libraries of wheels are found through $ORIGIN/../../: told as a person would write it.
         path = posixpath.normpath(library.path)
         module = self._module(library)
@@ -94,7 +90,8 @@ class Symbolizer:
         if module is not None and module.is_signal_return(pc - library.bias):
             spots = [Spot(SIGNAL_FRAME)]
         elif module is not None:
-            spots = module.spots(address - library.bias, lines=lines)
+            # A return address is after the call, and may be the next line or function.
+            spots = module.spots(pc - library.bias - (not exact), lines=lines)
         if not spots:
             spots = [Spot(f"{posixpath.basename(path) or path}+0x{pc - library.bias:x}")]
         return tuple(
