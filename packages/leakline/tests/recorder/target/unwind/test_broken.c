@@ -88,7 +88,7 @@ __attribute__((noinline, optimize("O0"))) static void overwrite(int which, uintp
 }
 
 static void test_overwritten(void) {
-    const uintptr_t odd[] = {1, 0x4141414141414141, (uintptr_t)&captured, (uintptr_t)test_overwritten, (uintptr_t)test_overwritten + 4, 4096};
+    const uintptr_t odd[] = {1, 0x4141414141414141, (uintptr_t)&captured, (uintptr_t)test_overwritten + 4, 4096};
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         overwrite(1, odd[i]);
         CHECK(seen.native_count == 1 && seen.flags == LEAKLINE_NATIVE_BROKEN);
