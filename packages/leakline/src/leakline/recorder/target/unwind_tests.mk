@@ -13,8 +13,16 @@ sanitized: unwind-tests
 unwind-tests: $(addprefix $(UNWIND_BUILD)/,tests tests_small_table tests_races paths) $(UNWIND_VICTIMS)
 	cd $(UNWIND_BUILD) && ./tests && ./tests_small_table && ./tests_races && ./paths 20
 
-unwind-hold: unwind-tests
+unwind-hold: unwind-tests unwind-speed
 	cd $(UNWIND_BUILD) && ./paths && ./tests 20 && ./tests_small_table 20 && ./tests_races 10
+
+.PHONY: unwind-speed
+unwind-speed: $(UNWIND_BUILD)/speed
+	$(UNWIND_BUILD)/speed
+
+$(UNWIND_BUILD)/speed: $(UNWIND_INPUTS)
+	@mkdir -p $(UNWIND_BUILD)
+	$(CC) $(filter-out -DLEAKLINE_UNWIND_CHECK,$(UNWIND_FLAGS)) $(CFLAGS) -o $@ $(UNWIND_SOURCES) $(UNWIND_TESTS)/unwind_speed.c
 
 $(UNWIND_BUILD)/libsmall_frame.so: $(UNWIND_TESTS)/victim.c unwind_tests.mk
 	@mkdir -p $(UNWIND_BUILD)
@@ -57,3 +65,8 @@ $(UNWIND_BUILD)/path_%.o: $(UNWIND_TESTS)/path.c unwind_tests.mk
 
 $(UNWIND_BUILD)/paths: $(UNWIND_INPUTS) $(foreach variant,0 1 2 3 4 5,$(UNWIND_BUILD)/path_$(variant).o)
 	$(CC) $(UNWIND_FLAGS) -O2 -o $@ $(UNWIND_SOURCES) $(UNWIND_TESTS)/unwind_paths.c $(filter %.o,$^)
+
+# --- for LD_PRELOAD into real programs, with UNWIND_STRESS=<file that gets the counts>
+$(UNWIND_BUILD)/libunwind_stress.so: $(UNWIND_INPUTS)
+	@mkdir -p $(UNWIND_BUILD)
+	$(CC) $(UNWIND_FLAGS) $(CODE) $(CFLAGS) -static-libgcc -shared -o $@ $(UNWIND_SOURCES) $(UNWIND_TESTS)/unwind_stress.c
