@@ -42,7 +42,8 @@ static inline bool step(struct leakline_registers *frame, uint64_t rule, struct 
     default:
         if (!load(stack, frame->sp, frame->fp + offset, &cfa)) return false;
     }
-    if (cfa <= frame->sp || cfa % sizeof(uintptr_t) != 0) return false;
+    if (cfa % sizeof(uintptr_t) != 0) return false;
+    /* Below the CFA and not below sp: so the CFA is above sp, and the walk comes to an end. */
     if (!load(stack, frame->sp, cfa + (uintptr_t)leakline_rule_ra_offset(rule), &pc)) return false;
     if (leakline_rule_fp(rule) != LEAKLINE_FP_SAME) {
         uintptr_t base = leakline_rule_fp(rule) == LEAKLINE_FP_AT_CFA ? cfa : frame->fp;

@@ -9,6 +9,7 @@
 #define _GNU_SOURCE
 #include "unwind_cache.h"
 #include "system_calls.h"
+#include "unwind_libraries.h"
 #include "unwind_rules.h"
 
 #include <stdatomic.h>
@@ -87,6 +88,7 @@ static struct table *renew(struct table *old, uint64_t generation) {
 static __attribute__((noinline)) uint64_t make(struct table *table, uintptr_t pc, uint64_t key) {
     uint64_t rule = leakline_make_rule(pc);
     struct bucket *bucket = bucket_of(table, pc);
+    if (leakline_rule_kind(rule) == LEAKLINE_RULE_NONE && !leakline_find_library_final()) return rule;
     if (!insert(bucket, key, rule)) insert(neighbour(table, bucket), key, rule);
     return rule;
 }

@@ -78,6 +78,8 @@ static void consider(struct search *search, uintptr_t lock, uintptr_t count, uns
 static void search_segment(struct search *search, uintptr_t end, unsigned long long loads) {
     const uintptr_t lock_size = sizeof(pthread_mutex_t), word = sizeof(unsigned long long);
     int thread = (int)leakline_call0(SYS_gettid);
+    const size_t *global = (const size_t *)search->loader; /* newer ones begin with dl_nns (1 to 16) and dl_load_adds, and have no locks */
+    if (global[0] >= 1 && global[0] <= 16) consider(search, 0, search->loader + word, loads);
     for (uintptr_t lock = search->loader; lock + 2 * lock_size + word <= end; lock += word) {
         if (!is_held(lock, thread)) continue;
         consider(search, lock, lock + lock_size, loads);
@@ -100,7 +102,9 @@ static int search_library(struct dl_phdr_info *information, size_t size, void *a
 #endif
 
 void leakline_libraries_prepare(void) {
+#ifndef LEAKLINE_OLD_LOADER /* tests: as before glibc 2.35 */
     find_object = (int (*)(void *, struct found_object *))dlsym(RTLD_DEFAULT, "_dl_find_object");
+#endif
 #ifdef __GLIBC__
     struct search search = {.loader = (uintptr_t)dlsym(RTLD_DEFAULT, "_rtld_global")};
     if (search.loader == 0) return;
@@ -147,6 +151,8 @@ bool leakline_loader_answers(void) {
     return true;
 #endif
 }
+
+bool leakline_find_library_final(void) { return find_object != NULL; }
 
 bool leakline_find_library(uintptr_t pc, const uint8_t **frame_header) {
     *frame_header = NULL;

@@ -276,7 +276,7 @@ uint64_t leakline_make_rule(uintptr_t pc) {
     unsigned fp;
     int64_t cfa_offset, fp_offset, ra_offset = row.value[LEAKLINE_RA];
     if (!make_cfa(&row, &kind, &cfa_offset) || !make_fp(&row, &fp, &fp_offset)) return LEAKLINE_RULE_ODD;
-    if (row.how[LEAKLINE_RA] != LEAKLINE_AT_OFFSET || ra_offset % 8 != 0) return LEAKLINE_RULE_ODD;
+    if (row.how[LEAKLINE_RA] != LEAKLINE_AT_OFFSET || ra_offset % 8 != 0 || ra_offset >= 0) return LEAKLINE_RULE_ODD;
     if (row.how[LEAKLINE_SP] != LEAKLINE_SAME) return LEAKLINE_RULE_ODD;
     int64_t from_fp = (fp == LEAKLINE_FP_AT_CFA ? ra_offset - fp_offset : ra_offset) / 8;
     if (from_fp < -1024 || from_fp > 1023) return LEAKLINE_RULE_ODD;

@@ -10,11 +10,11 @@ UNWIND_VICTIMS := $(UNWIND_BUILD)/libsmall_frame.so $(UNWIND_BUILD)/liblarge_fra
 
 .PHONY: unwind-tests unwind-hold
 sanitized: unwind-tests
-unwind-tests: $(addprefix $(UNWIND_BUILD)/,tests tests_small_table tests_races paths) $(UNWIND_VICTIMS)
-	cd $(UNWIND_BUILD) && ./tests && ./tests_small_table && ./tests_races && ./paths 20
+unwind-tests: $(addprefix $(UNWIND_BUILD)/,tests tests_small_table tests_old_loader tests_races paths) $(UNWIND_VICTIMS)
+	cd $(UNWIND_BUILD) && ./tests && ./tests_small_table && ./tests_old_loader && ./tests_races && ./paths 20
 
 unwind-hold: unwind-tests unwind-speed
-	cd $(UNWIND_BUILD) && ./paths && ./tests 20 && ./tests_small_table 20 && ./tests_races 10
+	cd $(UNWIND_BUILD) && ./paths && ./tests 20 && ./tests_small_table 20 && ./tests_old_loader 20 && ./tests_races 10
 
 .PHONY: unwind-speed
 unwind-speed: $(UNWIND_BUILD)/speed
@@ -40,6 +40,11 @@ $(UNWIND_BUILD)/tests: $(UNWIND_INPUTS)
 $(UNWIND_BUILD)/tests_small_table: $(UNWIND_INPUTS)
 	@mkdir -p $(UNWIND_BUILD)
 	$(CC) $(UNWIND_FLAGS) -O2 -DLEAKLINE_CACHE_BITS=2 -DLEAKLINE_CACHE_TAGS=8 -o $@ $(UNWIND_SOURCES) $(UNWIND_TEST_SOURCES) -lm
+
+# The same without _dl_find_object (before glibc 2.35).
+$(UNWIND_BUILD)/tests_old_loader: $(UNWIND_INPUTS)
+	@mkdir -p $(UNWIND_BUILD)
+	$(CC) $(UNWIND_FLAGS) -O2 -DLEAKLINE_OLD_LOADER -o $@ $(UNWIND_SOURCES) $(UNWIND_TEST_SOURCES) -lm
 
 $(UNWIND_BUILD)/tests_races: $(UNWIND_INPUTS)
 	@mkdir -p $(UNWIND_BUILD)

@@ -150,6 +150,33 @@ static void test_anything(void) {
     CHECK(munmap(memory, size + 8192) == 0);
 }
 
+/* --- another stack right below a thread's own: the gap between them must be noticed */
+
+enum { OTHER = 65536, GAP = 4096, OWN = 1 << 18 };
+
+__attribute__((noinline, optimize("O0"))) static void *above_another_stack(void *memory) {
+    capture();
+    for (int i = 0; i < 2; i++) { /* before and after the own stack is known */
+        uintptr_t gap = (uintptr_t)memory + OTHER;
+        struct leakline_registers registers = {.pc = captured.pc, .sp = gap - 1024, .fp = gap + 8};
+        leakline_unwind(&registers, &seen);
+        CHECK(seen.native_count == 1 && seen.flags == LEAKLINE_NATIVE_BROKEN);
+        leakline_unwind(&captured, &seen);
+        CHECK(seen.native_count >= 2 && seen.flags == 0);
+    }
+    return NULL;
+}
+
+static void test_another_below(void) {
+    pthread_attr_t attributes;
+    pthread_t thread;
+    char *memory = mmap(NULL, OTHER + GAP + OWN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(memory != MAP_FAILED && mprotect(memory + OTHER, GAP, PROT_NONE) == 0);
+    CHECK(pthread_attr_init(&attributes) == 0 && pthread_attr_setstack(&attributes, memory + OTHER + GAP, OWN) == 0);
+    CHECK(pthread_create(&thread, &attributes, above_another_stack, memory) == 0 && pthread_join(thread, NULL) == 0);
+    CHECK(munmap(memory, OTHER + GAP + OWN) == 0);
+}
+
 static void *in_thread(void *unused) {
     (void)unused;
     test_registers();
@@ -164,6 +191,9 @@ void test_broken(void) {
     test_registers();
     test_overwritten();
     test_anything();
+#if defined(__x86_64__)
+    test_another_below();
+#endif
     CHECK(pthread_create(&thread, NULL, in_thread, NULL) == 0 && pthread_join(thread, NULL) == 0);
     leakline_unwind_checks.off = false;
 }

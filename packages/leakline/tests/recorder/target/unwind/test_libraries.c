@@ -69,6 +69,9 @@ static void test_fork(void) {
             alarm(20);
             new_functions[i % 8]();
             leakline_libraries_generation();
+#ifdef LEAKLINE_OLD_LOADER /* a lock that the child has inherited is given up on: the walk says so, and does not hang */
+            if (seen.flags == LEAKLINE_NATIVE_BROKEN && seen.native_count >= 1) seen.flags = 0;
+#endif
             _exit(seen.flags == 0 && checks->different == 0 ? 0 : 1);
         }
         CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
