@@ -109,6 +109,10 @@ hold-limit: $(STAMP) native ## 5 000 peers at a broker, a service and a relay wi
 hold-forks: $(STAMP) native ## 500 forks under load, half of them in outages, in every way: no abort, no hang, nothing kept (5 min)
 	@$(BIN)/python $(HOLD)/forks.py
 
+.PHONY: hold-python-frames
+hold-python-frames: $(STAMP) ## Python frames in each interpreter here: short-lived code objects, signal handlers, ends: none wrong, no fault (5 min)
+	@$(BIN)/python packages/leakline/tests/recorder/target/hold_python_frames.py
+
 .PHONY: torture
 torture: $(STAMP) native ## fail every single descriptor-creating call of start, serve, call, relay, reconnect and shutdown, with EMFILE, ENFILE, ENOMEM, once and for good (10 min)
 	@$(BIN)/python packages/datacenter/tests/torture/torture.py

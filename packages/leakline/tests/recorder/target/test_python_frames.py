@@ -35,12 +35,15 @@ SUPPORTED = {version: path for version, path in INTERPRETERS.items() if version 
 @pytest.fixture(scope="session")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     library = tmp_path_factory.mktemp("harness") / "harness.so"
+    build(library)
+    return library
+
+
+def build(library: Path) -> None:
     flags = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
     sources = [str(HERE / "python_harness.c"), *SOURCES]
-    subprocess.run(
-        ["cc", *flags, "-fno-omit-frame-pointer", f"-I{TARGET}", "-o", str(library), *sources, "-pthread"], check=True
-    )
-    return library
+    command = ["cc", *flags, "-fno-omit-frame-pointer", f"-I{TARGET}", "-o", str(library), *sources, "-pthread"]
+    subprocess.run(command, check=True)
 
 
 def run(python: Path, harness: Path, program: str, *arguments: str) -> str:

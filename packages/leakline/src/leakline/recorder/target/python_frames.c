@@ -18,27 +18,35 @@
 
 enum { SHIMS = 2, INTERPRETERS = 64, THREADS = 1024, KNOWN = 8 };
 
-/* Each interpreter that was found stays where it is, as other threads may be reading it; a process that loads and unloads more of them
- * is told apart by none. */
+/* Each interpreter that was found keeps its place, as other threads may be reading it, and is found there again when the process has unloaded
+ * it and loads it where it was. A process that loads more of them is recorded without Python frames from then on. */
 static struct leakline_python known[KNOWN];
 static atomic_uint known_count;
 static _Atomic(struct leakline_python *) current;
 static atomic_flag preparing = ATOMIC_FLAG_INIT;
 static _Atomic uint64_t prepared_generation;
 
+static struct leakline_python *placed(const struct leakline_python *found) {
+    unsigned count = atomic_load(&known_count);
+    for (unsigned i = 0; i < count; i++)
+        if (leakline_python_is_same(&known[i], found))
+            return &known[i];
+    if (count == KNOWN)
+        return NULL;
+    known[count] = *found;
+    atomic_store(&known_count, count + 1);
+    return &known[count];
+}
+
 void leakline_python_prepare(void) {
     struct leakline_python found = {0};
     if (atomic_flag_test_and_set(&preparing)) /* another thread, or the one that this signal interrupted */
         return;
     struct leakline_python *python = atomic_load(&current);
-    if (!leakline_python_find(&found)) {
+    if (!leakline_python_find(python, &found))
         atomic_store(&current, NULL);
-    } else if (!python || python->base != found.base || python->version != found.version) {
-        unsigned number = atomic_fetch_add(&known_count, 1);
-        if (number < KNOWN)
-            known[number] = found;
-        atomic_store(&current, number < KNOWN ? &known[number] : NULL);
-    }
+    else if (!python || !leakline_python_is_same(python, &found))
+        atomic_store(&current, placed(&found));
     atomic_flag_clear(&preparing);
 }
 

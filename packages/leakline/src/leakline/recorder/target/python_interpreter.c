@@ -141,14 +141,29 @@ static bool find_layout(struct leakline_python *python) {
     return python->finalizing != NULL;
 }
 
+/* Another library that was loaded in the same place would have its symbols elsewhere. */
+bool leakline_python_is_same(const struct leakline_python *one, const struct leakline_python *other) {
+    return one->base == other->base && memcmp(&one->names, &other->names, sizeof one->names) == 0;
+}
+
+struct search {
+    const struct leakline_python *known;
+    struct leakline_python *python;
+};
+
 static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
     (void)size;
-    struct leakline_python *python = argument;
+    const struct leakline_python *known = ((struct search *)argument)->known;
+    struct leakline_python *python = ((struct search *)argument)->python;
     struct object object;
     if (!read_object(info, &object) || !find(&object, "PyGILState_GetThisThreadState", NULL))
         return 0;
     *python = (struct leakline_python){.base = info->dlpi_addr};
     size_t evaluate_size = find_names(&object, python);
+    if (known && leakline_python_is_same(known, python)) {
+        *python = *known;
+        return 1;
+    }
     const struct leakline_python_names *names = &python->names;
     if (!names->attached || !names->interpreters || !names->code_type || !names->text_type || !names->bytes_type)
         return 0;
@@ -162,4 +177,7 @@ static int look_at(struct dl_phdr_info *info, size_t size, void *argument) {
     return 1;
 }
 
-bool leakline_python_find(struct leakline_python *python) { return dl_iterate_phdr(look_at, python) == 1; }
+bool leakline_python_find(const struct leakline_python *known, struct leakline_python *python) {
+    struct search search = {known, python};
+    return dl_iterate_phdr(look_at, &search) == 1;
+}

@@ -34,8 +34,10 @@ struct leakline_python {
     size_t range_count;
 };
 
-/* Looks through the loaded libraries. False: none that can be read. Takes the loader's (recursive) lock; allocates nothing. */
-bool leakline_python_find(struct leakline_python *python);
+/* Looks through the loaded libraries. False: none that can be read. `known` (or NULL) is what was found before: what is still there as it
+ * was is not looked at again. Takes the loader's (recursive) lock; allocates nothing. */
+bool leakline_python_find(const struct leakline_python *known, struct leakline_python *python);
+bool leakline_python_is_same(const struct leakline_python *one, const struct leakline_python *other);
 /* The layout of an interpreter that describes itself (3.13+), from its _PyRuntime. False: it does not, or not in a known way. */
 bool leakline_python_described(const char *runtime, uint32_t version, struct leakline_python_layout *layout);
 /* Fills the ranges: `path` is the library's file ("" for the program itself), `size` that of the function by the dynamic symbol. */
