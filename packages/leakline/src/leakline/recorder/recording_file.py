@@ -234,7 +234,7 @@ class _Reader:
         found = []
         for row in self.wrong.values():
             _, number, kind, error, function, stack, tid, close_stack, close_tid, open_stack, open_tid, _ = row[:12]
-            if kind == 0:  # taken back: the program closes whatever there may be
+            if kind not in _WRONG_CLOSES:  # 0: taken back, the program closes whatever there may be
                 continue
             at, closed_at, opened_at = (each / 1e9 for each in row[12:])
             found.append(
@@ -251,7 +251,7 @@ class _Reader:
                     open_stack=open_stack,
                     open_tid=open_tid,
                     opened_at_s=opened_at,
-                    kind=_WRONG_CLOSES.get(kind, "nothing-open"),
+                    kind=_WRONG_CLOSES[kind],
                 )
             )
         return sorted(found, key=lambda wrong: wrong.at_s)

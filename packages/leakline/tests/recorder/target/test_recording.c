@@ -194,12 +194,18 @@ static void test_wrong_closes(void) {
         opened(number, by);
         closing(number, by);
     }
-    for (int number = 500; number < 700; number++)
+    for (int number = 605; number < 720; number += 1 + number % 3)
         close_failed(number, first);
-    CHECK(*seen == 2);
+    CHECK(*seen == 2 + 8 && wrong[0].kind && wrong[1].kind);
+    for (int place = 2; place < 10; place++)
+        CHECK(wrong[place].kind == 0);
+    uint64_t before = *seen;
+    close_failed(650, first); /* a pair in a loop is no sweep */
+    close_failed(651, first);
+    CHECK(*seen == before + 2 && wrong[before].kind && wrong[before + 1].kind);
     for (int i = 0; i < 300; i++)
-        close_failed(650, i % 2 ? first : second);
-    CHECK(*seen == 302);
+        close_failed(660, i % 2 ? first : second);
+    CHECK(*seen == before + 302);
     leakline_recording_end();
 }
 

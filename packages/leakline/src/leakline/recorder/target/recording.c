@@ -12,6 +12,9 @@
 
 #define SPINS 100000u /* some milliseconds: longer than a thread that was preempted with a slot waits for its turn */
 
+#define NEAR 8           /* who closes all there may be leaves out those that it needs */
+#define KEPT_OF_A_RUN 8u /* so that one loop does not push all others out */
+
 static bool on; /* something is recorded in this process */
 static __thread bool inside;
 static __thread uint32_t current_tid;
@@ -20,9 +23,9 @@ static __thread struct {
     int number;
     uint32_t stack;
     uint64_t generation; /* of what it closes; 0: nothing is open by the table */
-    bool sweep;          /* it goes on from the number before, from the same place: a program that closes all there may be */
-    uint32_t kept_sequence; /* of what was kept of this sweep as a wrong close */
-    uint64_t kept;          /* where that is in the file; 0: nothing was kept */
+    bool swept;          /* this run of closes from one place met a number that was never open: the program closes whatever there may be */
+    uint32_t kept_count; /* wrong closes of this run, and where they are kept */
+    uint32_t kept[KEPT_OF_A_RUN];
 } closing;
 
 /* --- the bracket */
@@ -40,7 +43,7 @@ bool leakline_bracket_inside(void) { return inside; }
 void leakline_bracket_forget(void) {
     inside = false;
     current_tid = 0;
-    closing.kept = 0;
+    closing.kept_count = 0, closing.swept = false;
 }
 
 bool leakline_recording_on(void) {
@@ -183,6 +186,14 @@ void leakline_mark_open(int number, enum leakline_how how) {
 
 static struct leakline_wrong_close_record wrong_close_of(const struct leakline_slot *slot, int number, uint32_t function, uint32_t stack);
 static void keep_wrong_close(const struct leakline_wrong_close_record *wrong);
+static void begin_close(int number, uint32_t stack) {
+    int distance = number > closing.number ? number - closing.number : closing.number - number;
+    if (stack != closing.stack || distance == 0 || distance > NEAR)
+        closing.kept_count = 0, closing.swept = false;
+    closing.number = number;
+    closing.stack = stack;
+    closing.generation = 0;
+}
 
 /* Whether the slot, being written, is libzmq's, and the stack does not go through libzmq. */
 static bool is_libzmqs(const struct leakline_slot *slot, uint32_t stack) {
@@ -191,12 +202,7 @@ static bool is_libzmqs(const struct leakline_slot *slot, uint32_t stack) {
 }
 
 void leakline_closing(int number, uint32_t function, uint32_t stack) {
-    closing.sweep = stack == closing.stack && (number == closing.number + 1 || number == closing.number - 1);
-    if (!closing.sweep)
-        closing.kept = 0;
-    closing.number = number;
-    closing.stack = stack;
-    closing.generation = 0;
+    begin_close(number, stack);
     if (number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
         return;
     struct leakline_slot *slot = begin_slot(number);
@@ -230,32 +236,41 @@ void leakline_closing_range(unsigned first, unsigned last, uint32_t function, ui
 
 /* --- wrong closes and other failures */
 
-static void keep_wrong_close(const struct leakline_wrong_close_record *wrong) {
-    uint64_t place = __atomic_fetch_add(&leakline_header()->wrong_closes_seen, 1, __ATOMIC_RELAXED) % LEAKLINE_WRONG_CLOSES;
-    uint64_t offset = LEAKLINE_WRONG_CLOSES_AT + place * sizeof *wrong;
-    if (!leakline_stored(offset, sizeof *wrong))
-        return;
+static struct leakline_wrong_close_record *begin_wrong_close(uint64_t place) {
+    uint64_t offset = LEAKLINE_WRONG_CLOSES_AT + place * sizeof(struct leakline_wrong_close_record);
+    if (!leakline_stored(offset, sizeof(struct leakline_wrong_close_record)))
+        return NULL;
     struct leakline_wrong_close_record *record = (struct leakline_wrong_close_record *)(leakline_recording.base + offset);
-    if (!begin_writing(&record->sequence))
+    return begin_writing(&record->sequence) ? record : NULL;
+}
+
+/* A sweep that comes to a number which was never open: what it began with was no wrong close either. */
+static void begin_sweep(void) {
+    for (uint32_t i = 0; i < closing.kept_count; i++) {
+        struct leakline_wrong_close_record *record = begin_wrong_close(closing.kept[i]);
+        if (!record)
+            continue;
+        /* Another's, when the ring has gone round. */
+        if (record->stack == closing.stack && record->tid == thread_number() && record->kind != LEAKLINE_LIBRARY_OWNER)
+            record->kind = 0;
+        end_writing(&record->sequence);
+    }
+    closing.kept_count = 0;
+    closing.swept = true;
+}
+
+static void keep_wrong_close(const struct leakline_wrong_close_record *wrong) {
+    if (closing.kept_count == KEPT_OF_A_RUN)
+        return;
+    uint64_t place = __atomic_fetch_add(&leakline_header()->wrong_closes_seen, 1, __ATOMIC_RELAXED) % LEAKLINE_WRONG_CLOSES;
+    struct leakline_wrong_close_record *record = begin_wrong_close(place);
+    if (!record)
         return;
     uint32_t sequence = record->sequence;
     *record = *wrong;
     record->sequence = sequence;
     end_writing(&record->sequence);
-    closing.kept = offset;
-    closing.kept_sequence = sequence + 1u;
-}
-
-/* A sweep that comes to a number which was never open closes whatever there may be: what it began with was no wrong close either. */
-static void take_back_wrong_close(void) {
-    uint64_t offset = closing.kept;
-    closing.kept = 0;
-    struct leakline_wrong_close_record *record = (struct leakline_wrong_close_record *)(leakline_recording.base + offset);
-    if (!offset || !leakline_has_storage(offset) || !begin_writing(&record->sequence))
-        return;
-    if (record->sequence == closing.kept_sequence + 1u && record->kind != LEAKLINE_LIBRARY_OWNER)
-        record->kind = 0;
-    end_writing(&record->sequence);
+    closing.kept[closing.kept_count++] = (uint32_t)place;
 }
 
 static struct leakline_wrong_close_record wrong_close_of(const struct leakline_slot *slot, int number, uint32_t function, uint32_t stack) {
@@ -285,14 +300,13 @@ static bool was_open(int number) {
 
 /* Who is wrong is certain only where somebody closed what he had closed before, and what this thread has opened since: LEAKLINE_OTHER_OWNER. */
 void leakline_close_failed(int number, int error, uint32_t function, uint32_t stack) {
-    if (error != EBADF)
+    if (error != EBADF || closing.swept)
         return;
     if (!was_open(number)) { /* no wrong close, but a program that tries */
-        if (closing.sweep && closing.number == number)
-            take_back_wrong_close();
+        begin_sweep();
         return;
     }
-    struct leakline_slot *slot = closing.sweep && closing.number == number ? NULL : begin_slot(number);
+    struct leakline_slot *slot = begin_slot(number);
     if (!slot)
         return;
     struct leakline_wrong_close_record wrong = wrong_close_of(slot, number, function, stack);
