@@ -39,9 +39,13 @@ class Recorded:
         self.folder = folder
         self._running: list[subprocess.Popen[str]] = []
 
-    def start(self, *command: str | Path, follow: bool = False) -> subprocess.Popen[str]:
-        """With pipes for input and output, as `leakline run` does it: the pid is the one that exec keeps."""
-        asked = {"LEAKLINE_RECORDING": f"{self.folder}/%p.leakline", "RECORDER": str(self.recorder)}
+    def start(self, *command: str | Path, follow: bool = False, preload: str = "") -> subprocess.Popen[str]:
+        """With pipes for input and output, as `leakline run` does it: the pid is the one that exec keeps.
+
+        `preload`: a list of libraries, with "RECORDER" in the place of the recorder.
+        """
+        libraries = (preload or "RECORDER").replace("RECORDER", str(self.recorder))
+        asked = {"LEAKLINE_RECORDING": f"{self.folder}/%p.leakline", "RECORDER": libraries}
         if follow:
             asked["LEAKLINE_FOLLOW"] = "1"
         shell = 'export LEAKLINE_PID=$$ LD_PRELOAD="$RECORDER"; unset RECORDER; exec "$@"'

@@ -115,6 +115,17 @@ def test_a_socket_keeps_why_bind_and_connect_failed(outcome: Callable[[str], Out
     assert errors == {seen.told[label]: pair for label, pair in expected.items()}
 
 
+@pytest.mark.parametrize("order", ["RECORDER:{}", "{}:RECORDER"])
+def test_calls_come_before_any_constructor_ran(compiled: Callable[..., Path], recorded: Any, order: str) -> None:
+    library = compiled("early_calls.c", "-shared", "-fPIC")
+    program = compiled("misbehave.c", "-pthread")
+    process = recorded.start(program, "double_close", preload=order.format(library))
+    assert _run(process) == _plainly(program, "double_close")
+    recording = recorded.recording(process.pid)
+    assert len(recording.wrong_closes) == 1
+    assert {slot.number for slot in recording.slots} == set(map(int, os.listdir(f"/proc/{process.pid}/fd")))
+
+
 FOREIGN_CLOSE = """
     import os
     import zmq

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "intercept.h"
+#include "system_calls.h"
 
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x1000
@@ -54,7 +55,7 @@ LEAKLINE_EXPORT(daemon);
 
 /* /proc/PID/fd are the descriptors of the first thread. Another thread's own are neither seen there nor recorded. */
 void leakline_unshared(void) {
-    if (gettid() != getpid())
+    if (leakline_call0(SYS_gettid) != leakline_call0(SYS_getpid))
         leakline_vfork_begin();
 }
 
