@@ -116,3 +116,7 @@ hold-python-frames: $(STAMP) ## Python frames in each interpreter here: short-li
 .PHONY: torture
 torture: $(STAMP) native ## fail every single descriptor-creating call of start, serve, call, relay, reconnect and shutdown, with EMFILE, ENFILE, ENOMEM, once and for good (10 min)
 	@$(BIN)/python packages/datacenter/tests/torture/torture.py
+
+.PHONY: bench-recorder
+bench-recorder: $(BENCH_STAMP) native ## what the recorder costs, beside valgrind, strace, memray and bpftrace, interleaved (10 min)
+	@$(BIN)/python -m bench.recorder

@@ -8,7 +8,7 @@ looks the same. What was opened and closed between two looks was never there to 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -19,12 +19,13 @@ Identity = tuple[int, str]
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Descriptors of one kind that lead to the same peer (or path)."""
+    """Descriptors of one kind that lead to the same peer (or path), and that the same line opened, if that is known."""
 
     kind: str
     peer: str
     count: int
     numbers: tuple[int, ...]
+    opened_by: str = ""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -45,6 +46,7 @@ class Residue(msgspec.Struct, frozen=True):
     kind: str
     peer: str
     each: int
+    opened_by: str = ""
 
 
 class Looks:
@@ -64,11 +66,11 @@ class Looks:
         self._last = snapshot
         self._count += 1
 
-    def difference(self) -> Difference:
-        """What the action did, by now."""
+    def difference(self, openers: Mapping[int, str] | None = None) -> Difference:
+        """What the action did, by now. `openers`: the line that opened what is open, by number, where it is known."""
         now = {_identity(each) for each in self._last.descriptors}
         return Difference(
-            opened=groups(each for identity, each in self._seen.items() if identity in now),
+            opened=groups((each for identity, each in self._seen.items() if identity in now), openers),
             opened_and_closed=groups(each for identity, each in self._seen.items() if identity not in now),
             closed=groups(each for each in self._first.descriptors if _identity(each) not in now),
             seconds=self._last.at - self._first.at,
@@ -76,22 +78,24 @@ class Looks:
         )
 
 
-def groups(descriptors: Iterable[Descriptor]) -> tuple[Group, ...]:
-    """By kind and peer, most first."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+def groups(descriptors: Iterable[Descriptor], openers: Mapping[int, str] | None = None) -> tuple[Group, ...]:
+    """By kind, peer and the line that opened them, most first."""
+    found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
     for each in descriptors:
-        found[each.kind, peer_of(each)].append(each.number)
-    grouped = [Group(kind, peer, len(numbers), tuple(sorted(numbers))) for (kind, peer), numbers in found.items()]
+        found[each.kind, peer_of(each), (openers or {}).get(each.number, "")].append(each.number)
+    grouped = [
+        Group(kind, peer, len(numbers), tuple(sorted(numbers)), by) for (kind, peer, by), numbers in found.items()
+    ]
     return tuple(sorted(grouped, key=lambda group: (-group.count, group.kind, group.peer)))
 
 
 def residue(rounds: Iterable[Difference]) -> tuple[Residue, ...]:
     """What each of the rounds left open, by kind and peer; empty if there is a round that left nothing of it."""
-    left = [{(group.kind, group.peer): group.count for group in each.opened} for each in rounds]
+    left = [{(group.kind, group.peer, group.opened_by): group.count for group in each.opened} for each in rounds]
     if not left:
         return ()
     common = set(left[0]).intersection(*left[1:])
-    found = [Residue(kind, peer, min(each[kind, peer] for each in left)) for kind, peer in common]
+    found = [Residue(kind, peer, min(each[kind, peer, by] for each in left), by) for kind, peer, by in common]
     return tuple(sorted(found, key=lambda item: (-item.each, item.kind, item.peer)))
 
 

@@ -122,6 +122,12 @@ class Frame(msgspec.Struct, frozen=True):
     module: str = ""
 
 
+def told(frame: Frame) -> str:
+    """`function (file.py:12)`, with the last part of the path only."""
+    place = f"{frame.file.rpartition('/')[2]}:{frame.line}" if frame.line else frame.file.rpartition("/")[2]
+    return f"{frame.function} ({place})" if place else frame.function
+
+
 class Origin(msgspec.Struct, frozen=True):
     """A call stack that opened `count` descriptors which are still alive; the innermost frame comes first.
 

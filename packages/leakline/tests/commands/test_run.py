@@ -155,9 +155,13 @@ def test_other_commands_see_the_recording_while_it_runs(cli: Cli, tmp_path: Path
         assert running.stdout.readline() == "done\n"
         pid = running.stdout.readline().strip()
         report = json.loads(cli(pid, "--for", "500ms", "--json").stdout)
+        listed = cli("ls", pid, "--kind", "tcp").stdout
+        lines = json.loads(cli("ls", pid, "--json").stdout)["opened_by"].values()
         running.communicate("", timeout=60)
     (alive,) = report["recording"]["alive"]
     assert (alive["kind"], alive["origin"]["count"], alive["origin"]["closed"]) == ("tcp", 40, 0)
+    assert listed.count("connect_once (program.py:4)") == 40
+    assert [line["function"] for line in lines].count("connect_once") == 40
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from leakline import proc
 from leakline.commands.arguments import AsJson, Target
 from leakline.differences import Difference, Looks, Residue, residue
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Snapshot
+from leakline.facts import Snapshot, told
+from leakline.recorder.recordings import openers
 from leakline.reports import difference as report
 from leakline.reports.style import printable, style_of, write
 
@@ -78,7 +79,7 @@ def _rounds(pid: int, started: int, repeat: int, lines: Lines) -> tuple[list[Dif
             return rounds, NoSuchProcessError(
                 f"process {pid} ended during action {number} of {repeat}", "what it left open until then is on stdout"
             )
-        rounds.append(looks.difference())
+        rounds.append(looks.difference({number: told(frame) for number, frame in openers(_look(pid, started)).items()}))
     return rounds, None
 
 

@@ -9,6 +9,7 @@ import typer
 
 from leakline import proc
 from leakline.commands.arguments import AsJson, Target
+from leakline.recorder.recordings import openers
 from leakline.reports import listing
 from leakline.reports.style import style_of, write
 
@@ -25,7 +26,8 @@ def ls(
 ) -> None:
     """List every open descriptor: kind, role and state, addresses, what it points to.
 
-    The last lines sum up: descriptors by kind, the limit, the highest number in use.
+    The last lines sum up: descriptors by kind, the limit, the highest number in use. Of a process with a recorder
+    (`leakline run`, `leakline attach`) each line tells who opened it.
 
     \b
     leakline ls 1234
@@ -40,8 +42,9 @@ def ls(
         there = ", ".join(snapshot.counts()) or "none"
         print(f"leakline: process {snapshot.pid} has no {' or '.join(absent)}; its kinds: {there}", file=sys.stderr)
     terminal = sys.stdout.isatty()
+    by = openers(snapshot)
     write(
-        listing.as_json(snapshot, wanted)
+        listing.as_json(snapshot, wanted, by)
         if as_json
-        else listing.as_text(snapshot, wanted, style_of(sys.stdout), terminal)
+        else listing.as_text(snapshot, wanted, style_of(sys.stdout), terminal, by)
     )

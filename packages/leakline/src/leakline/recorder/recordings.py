@@ -9,7 +9,7 @@ from pathlib import Path
 
 from leakline import proc
 from leakline.errors import LeaklineError
-from leakline.facts import Recorded, Snapshot
+from leakline.facts import Frame, Recorded, Snapshot
 from leakline.recorder.errors import RecorderError
 from leakline.recorder.recording import Recording
 from leakline.recorder.recording_file import read_recording
@@ -73,3 +73,24 @@ class Recordings:
                 return int(header.exhausted)
         except (OSError, RecorderError):
             return 0
+
+
+def openers(snapshot: Snapshot) -> dict[int, Frame]:
+    """The line that opened each descriptor, by number, as far as it is recorded; empty where nothing is.
+
+    `snapshot` is of a running process. Never raises.
+    """
+    path = find_recording(snapshot.pid)
+    if path is None:
+        return {}
+    from leakline.recorder.headline import headline
+    from leakline.recorder.origins import Namer
+    from leakline.recorder.reconcile import reconcile
+
+    try:
+        recording = read_recording(path)
+    except (OSError, RecorderError):
+        return {}
+    with Namer(recording, pid=snapshot.pid) as namer:
+        named = {slot.number: namer.frames(slot.stack) for slot in reconcile(recording, snapshot).slots}
+    return {number: headline(frames) for number, frames in named.items() if frames}

@@ -49,6 +49,8 @@ def _section(title: str, groups: Sequence[Group], style: Style, colour: str) -> 
         numbers = ", ".join(str(number) for number in group.numbers[:_NUMBERS_SHOWN])
         more = ", …" if len(group.numbers) > _NUMBERS_SHOWN else ""
         lines.append(f"  {group.count:>5}  {group.kind:9}  {printable(group.peer)}  (number {numbers}{more})")
+        if group.opened_by:
+            lines.append(f"{'':18}opened by {printable(group.opened_by)}")
     return lines
 
 
@@ -56,4 +58,8 @@ def _residue(left: Sequence[Residue], rounds: int, style: Style) -> list[str]:
     if not left:
         return [style.paint(f"Nothing is left open by every one of the {rounds} actions.", "green")]
     lines = [style.paint(f"Each of the {rounds} actions leaves open:", "red")]
-    return lines + [f"  {item.each:>5}  {item.kind:9}  {printable(item.peer)}" for item in left]
+    for item in left:
+        lines.append(f"  {item.each:>5}  {item.kind:9}  {printable(item.peer)}")
+        if item.opened_by:
+            lines.append(f"{'':18}opened by {printable(item.opened_by)}")
+    return lines

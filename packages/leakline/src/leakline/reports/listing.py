@@ -6,14 +6,14 @@ A terminal gets lines cut to its width. A pipe gets whole ones, so that grep, aw
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from leakline.facts import Address, Descriptor, Snapshot, Socket
+from leakline.facts import Address, Descriptor, Frame, Snapshot, Socket, told
 from leakline.reports.style import Style, grouped, printable
 
-_HEADER = ("FD", "KIND", "ROLE", "STATE", "LOCAL", "REMOTE", "SERVICE", "FLAGS", "TARGET")
+_HEADER = ("FD", "KIND", "ROLE", "STATE", "LOCAL", "REMOTE", "SERVICE", "FLAGS", "OPENED BY", "TARGET")
 _COLOURS = {"CLOSE_WAIT": "yellow", "never-bound": "yellow", "listener": "green"}
 _FLAGS = (
     (os.O_CLOEXEC, "cloexec"),
@@ -25,8 +25,10 @@ _FLAGS = (
 _ACCESS = {os.O_RDONLY: "r", os.O_WRONLY: "w", os.O_RDWR: "rw"}
 
 
-def as_json(snapshot: Snapshot, kinds: frozenset[str]) -> str:
-    """One object, schema 1. `kinds` selects among the descriptors; the sums are always those of all."""
+def as_json(snapshot: Snapshot, kinds: frozenset[str], openers: Mapping[int, Frame] | None = None) -> str:
+    """One object, schema 1. `kinds` selects among the descriptors; the sums are always those of all. `openers`: the
+    line that opened each, by number, where a recorder knows.
+    """
     limits = snapshot.limits
     report = {
         "schema": 1,
@@ -40,12 +42,25 @@ def as_json(snapshot: Snapshot, kinds: frozenset[str]) -> str:
         "descriptors": [descriptor for descriptor in snapshot.descriptors if not kinds or descriptor.kind in kinds],
         "unreadable": snapshot.unreadable,
     }
+    if openers:
+        report["opened_by"] = {str(number): frame for number, frame in openers.items()}
     return msgspec.json.encode(report).decode()
 
 
-def as_text(snapshot: Snapshot, kinds: frozenset[str], style: Style, cut: bool) -> str:
+def as_text(
+    snapshot: Snapshot,
+    kinds: frozenset[str],
+    style: Style,
+    cut: bool,
+    openers: Mapping[int, Frame] | None = None,
+) -> str:
     """Aligned columns, then the sums. Columns that would be empty throughout are left out; `cut` fits the width."""
-    rows = [_row(descriptor) for descriptor in snapshot.descriptors if not kinds or descriptor.kind in kinds]
+    by = {} if openers is None else {number: printable(told(frame)) for number, frame in openers.items()}
+    rows = [
+        _row(descriptor, by.get(descriptor.number, ""))
+        for descriptor in snapshot.descriptors
+        if not kinds or descriptor.kind in kinds
+    ]
     columns = [i for i in range(len(_HEADER)) if any(row[i] for row in rows)] if rows else []
     widths = [max(len(_HEADER[i]), *(len(row[i]) for row in rows)) for i in columns]
     lines = [_line(_HEADER, columns, widths, style, cut, heading=True)] if rows else []
@@ -54,10 +69,10 @@ def as_text(snapshot: Snapshot, kinds: frozenset[str], style: Style, cut: bool) 
     return style.plain("\n".join(lines))
 
 
-def _row(descriptor: Descriptor) -> tuple[str, ...]:
+def _row(descriptor: Descriptor, opener: str) -> tuple[str, ...]:
     role, state, local, remote, service = _socket(descriptor.socket)
     number, flags = str(descriptor.number), _flags(descriptor.flags)
-    return (number, descriptor.kind, role, state, local, remote, service, flags, printable(descriptor.target))
+    return (number, descriptor.kind, role, state, local, remote, service, flags, opener, printable(descriptor.target))
 
 
 def _socket(socket: Socket | None) -> tuple[str, str, str, str, str]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from leakline.facts import Alive, Finding, Frame, WrongClosed
+from leakline.facts import Alive, Finding, Frame, WrongClosed, told
 from leakline.rules.observed import Observed
 
 LEAST = 8  # descriptors: fewer are a handful that a program may keep
@@ -115,12 +115,6 @@ def exhausted(observed: Observed) -> list[Finding]:
             origins=() if most is None else (most.origin,),
         )
     ]
-
-
-def told(frame: Frame) -> str:
-    """`function (file.py:12)`, with the last part of the path only."""
-    place = f"{frame.file.rpartition('/')[2]}:{frame.line}" if frame.line else frame.file.rpartition("/")[2]
-    return f"{frame.function} ({place})" if place else frame.function
 
 
 def _lines(frames: tuple[Frame, ...], shown: int = 4) -> list[str]:
