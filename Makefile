@@ -39,7 +39,7 @@ types: $(STAMP)
 
 unit: $(STAMP) native
 	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not alone"
-	@$(BIN)/pytest -q -n 2 --dist loadgroup -m alone
+	@$(BIN)/pytest -q -n 2 -m alone
 
 native: $(STAMP) ## build the C libraries in place
 	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder || exit; done

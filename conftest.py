@@ -6,8 +6,10 @@ import gc
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 # A shell without job control starts what it puts into the background (`make test &`) with SIGINT ignored, and so would
 # be every process that a test starts to interrupt it.
@@ -27,6 +29,18 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if old:
         names = ", ".join(str(folder.relative_to(Path(__file__).parent)) for folder in old)
         pytest.exit(f"older than their sources: the libraries of {names}. Build them: make native", returncode=4)
+
+
+class OneByOne(LoadScopeScheduling):
+    """What is to run alone is played by one worker; the demo, which mostly waits, meanwhile by another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "demo" if "/test_demo.py::" in nodeid else "alone"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling | None:
+    """For `pytest -n 2 -m alone`. (xdist 3.8 has groups for this, which pytest 9.2 does not let it name.)"""
+    return OneByOne(config, log) if config.option.markexpr == "alone" else None
 
 
 def pytest_collection_finish() -> None:

@@ -21,7 +21,7 @@ from datacenter.demo.watch import Watched, forecast
 from datacenter.testing import Launcher, free_port
 from leakline.observe import Report
 
-pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.alone
 
 REPOSITORY = Path(__file__).parents[3]
 SERVICE = "datacenter.demo.greeter:greeter"

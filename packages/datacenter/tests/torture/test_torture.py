@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("alone")]
+pytestmark = pytest.mark.alone
 
 
 HERE = Path(__file__).parent

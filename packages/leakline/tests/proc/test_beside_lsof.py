@@ -13,7 +13,7 @@ import pytest
 
 from leakline import proc
 
-pytestmark = [pytest.mark.alone, pytest.mark.xdist_group("alone")]
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[4]
 DESCRIPTORS = 2_000
