@@ -229,6 +229,14 @@ def test_an_address_in_no_library_is_itself() -> None:
         assert symbolizer.notes == []
 
 
+def test_a_program_that_only_keeps_a_table_loads_nothing_that_names() -> None:
+    program = (
+        "import leakline.recorder, sys; print([name for name in sys.modules if 'symbol' in name or 'lzma' in name])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_no_descriptor_is_left_open(programs: dict[str, Path]) -> None:
     before = os.listdir("/proc/self/fd")
     with Symbolizer({1: library(programs["library"])}) as symbolizer:

@@ -1,6 +1,7 @@
 """Which descriptors are open, who opened them and since when: written in the process itself, read from anywhere.
 
 `DescriptorTable` is the writer (a C library records what a hooked library opens), `read_table` the reader.
+`leakline.recorder.origins` names recorded stacks; not imported here, as programs that keep a table need no names.
 """
 
 from leakline.recorder.descriptor_table import Counters, DescriptorTable, Hooked
@@ -12,9 +13,7 @@ from leakline.recorder.errors import (
     TableError,
     TableFormatError,
 )
-from leakline.recorder.headline import headline
 from leakline.recorder.imports import replace_import
-from leakline.recorder.origins import Namer, by_headline, origins
 from leakline.recorder.recording import Recording
 from leakline.recorder.recording_file import read_recording
 from leakline.recorder.recording_place import find_recording
@@ -27,17 +26,13 @@ __all__ = [
     "Entry",
     "Hooked",
     "LibraryMissingError",
-    "Namer",
     "RecorderError",
     "Recording",
     "RecordingFormatError",
     "Table",
     "TableError",
     "TableFormatError",
-    "by_headline",
     "find_recording",
-    "headline",
-    "origins",
     "read_recording",
     "read_table",
     "replace_import",

@@ -1,16 +1,20 @@
-"""The headline of a stack: the innermost frame of the user's own code, which is where the fix will be. Pure."""
+"""The headline of a stack: the innermost frame of the user's own code, which is where the fix will be; and origins
+grouped by it. Pure.
+"""
 
 from __future__ import annotations
 
 import functools
 import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from typing import TypeVar
 
-from leakline.facts import Frame
-from leakline.recorder.merge import OFFSET, is_interpreter
-from leakline.recorder.symbols import SIGNAL_FRAME
+import msgspec
+
+from leakline.facts import Frame, Origin
+from leakline.recorder.merge import OFFSET, SIGNAL_FRAME, is_interpreter
 
 
 class Whose(IntEnum):
@@ -84,3 +88,40 @@ def _whose_native(frame: Frame) -> Whose:
     if _RUST_PACKAGES.search(frame.file):
         return Whose.PACKAGE
     return Whose.HEADER if _HEADERS.search(frame.file) else Whose.USER
+
+
+def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:
+    """Origins with the same headline as one, largest first: the frames are those of the most common stack."""
+    groups: dict[Frame, list[Origin]] = {}
+    for origin in found:
+        if origin.frames:
+            groups.setdefault(origin.frames[origin.headline], []).append(origin)
+    return largest_first(joined(group) for group in groups.values())
+
+
+def joined(group: Sequence[Origin]) -> Origin:
+    """Origins as one, with the frames of the most common."""
+    most = max(group, key=lambda origin: origin.count)
+    return msgspec.structs.replace(
+        most,
+        count=sum(origin.count for origin in group),
+        stacks=sum(origin.stacks for origin in group),
+        opened=_sum(origin.opened for origin in group),
+        closed=_sum(origin.closed for origin in group),
+        oldest_s=max((origin.oldest_s for origin in group if origin.oldest_s is not None), default=None),
+        newest_s=min((origin.newest_s for origin in group if origin.newest_s is not None), default=None),
+        per_second=_sum(origin.per_second for origin in group),
+    )
+
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _sum(values: Iterable[_Number | None]) -> _Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None
+
+
+def largest_first(found: Iterable[Origin]) -> tuple[Origin, ...]:
+    """Origins in the order that a report has."""
+    return tuple(sorted(found, key=lambda origin: (-origin.count, -(origin.opened or 0))))

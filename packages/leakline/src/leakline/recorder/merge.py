@@ -18,6 +18,7 @@ import msgspec
 from leakline.facts import Frame
 from leakline.recorder.recording import NATIVE_BROKEN, NATIVE_CUT
 
+SIGNAL_FRAME = "<signal handler called>"
 OFFSET = re.compile(r"(^|\+)0x[0-9a-f]+$")  # a frame without a name: library+0x1234, 0x1234
 
 _INTERPRETER = re.compile(r"(lib)?python[23]?(\.\d+)?[dmut]*(\.so[\d.]*)?$")

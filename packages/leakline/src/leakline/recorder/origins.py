@@ -6,18 +6,18 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TypeVar
 
 import msgspec
 
 from leakline.facts import Frame, Origin
+from leakline.recorder.headline import by_headline as by_headline
 from leakline.recorder.headline import headline as headline
-from leakline.recorder.headline import headline_index
-from leakline.recorder.merge import Call, Evaluated, evaluates, is_interpreter, merge
+from leakline.recorder.headline import headline_index, joined, largest_first
+from leakline.recorder.merge import SIGNAL_FRAME, Call, Evaluated, evaluates, is_interpreter, merge
 from leakline.recorder.modules import DEBUG_FOLDERS
 from leakline.recorder.python_lines import line_of
 from leakline.recorder.recording import PythonFrame, Recording, Stack
-from leakline.recorder.symbols import SIGNAL_FRAME, Symbolizer
+from leakline.recorder.symbols import Symbolizer
 from leakline.recorder.table_file import start_time_ticks
 
 _UNREADABLE = Frame(function="a Python frame that could not be read", file="", line=0, language="python")
@@ -27,15 +27,6 @@ def origins(recording: Recording, numbers: Iterable[int], *, pid: int | None = N
     """The origins of these descriptors, one for each stack, largest first. See `Namer`."""
     with Namer(recording, pid=pid) as namer:
         return namer.origins(numbers)
-
-
-def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:
-    """Origins with the same headline as one, largest first: the frames are those of the most common stack."""
-    groups: dict[Frame, list[Origin]] = {}
-    for origin in found:
-        if origin.frames:
-            groups.setdefault(origin.frames[origin.headline], []).append(origin)
-    return _largest_first(_joined(group) for group in groups.values())
 
 
 class Namer:
@@ -100,7 +91,7 @@ class Namer:
                 # Equal frames are one object here, and to hash tens of thousands of whole stacks takes seconds.
                 group = groups.setdefault(tuple(map(id, frames)), [])
                 group.append(self._origin(self._recording.stacks[number], count, frames))
-        return _largest_first(msgspec.structs.replace(_joined(group), stacks=1) for group in groups.values())
+        return largest_first(msgspec.structs.replace(joined(group), stacks=1) for group in groups.values())
 
     def frames(self, number: int) -> tuple[Frame, ...]:
         """The frames of a stack by its number, innermost first; empty if it is not known."""
@@ -170,32 +161,6 @@ class Namer:
         if self._recording.live:
             return time.monotonic()
         return max((stack.last_at_s for stack in self._recording.stacks.values()), default=self._recording.began_at_s)
-
-
-def _joined(group: list[Origin]) -> Origin:
-    most = max(group, key=lambda origin: origin.count)
-    return msgspec.structs.replace(
-        most,
-        count=sum(origin.count for origin in group),
-        stacks=sum(origin.stacks for origin in group),
-        opened=_sum(origin.opened for origin in group),
-        closed=_sum(origin.closed for origin in group),
-        oldest_s=max((origin.oldest_s for origin in group if origin.oldest_s is not None), default=None),
-        newest_s=min((origin.newest_s for origin in group if origin.newest_s is not None), default=None),
-        per_second=_sum(origin.per_second for origin in group),
-    )
-
-
-_Number = TypeVar("_Number", int, float)
-
-
-def _sum(values: Iterable[_Number | None]) -> _Number | None:
-    known = [value for value in values if value is not None]
-    return sum(known[1:], known[0]) if known else None
-
-
-def _largest_first(found: Iterable[Origin]) -> tuple[Origin, ...]:
-    return tuple(sorted(found, key=lambda origin: (-origin.count, -(origin.opened or 0))))
 
 
 def _since_the_epoch(monotonic_s: float) -> float | None:

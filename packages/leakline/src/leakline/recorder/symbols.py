@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 from leakline.facts import Frame
 from leakline.recorder.demangle import demangle
 from leakline.recorder.elf import Elf, Symbols, symbol_tables
+from leakline.recorder.merge import SIGNAL_FRAME
 from leakline.recorder.modules import DEBUG_FOLDERS, OpenFile, find_debug_file, find_module
 from leakline.recorder.recording import Library
 
 LARGEST_DEBUG_INFO = 256 << 20  # bytes; at libpython's rate, an index takes 5 s and 1 GB
-SIGNAL_FRAME = "<signal handler called>"
 
 # What every x86-64 C library's return from a signal is (`mov $15,%rax; syscall`), and aarch64's: unwinders know it by
 # these bytes too.

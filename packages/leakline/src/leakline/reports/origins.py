@@ -9,8 +9,7 @@ from collections.abc import Iterable
 
 from leakline.durations import in_words
 from leakline.facts import Frame, Origin
-from leakline.recorder.headline import Whose, whose
-from leakline.recorder.origins import by_headline
+from leakline.recorder.headline import Whose, by_headline, whose
 from leakline.reports.style import Style, grouped, printable
 
 _INDENT = "      "

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from leakline.facts import Frame, Origin
-from leakline.recorder.headline import headline
-from leakline.recorder.origins import Namer, by_headline, origins
+from leakline.recorder.headline import by_headline, headline
+from leakline.recorder.origins import Namer, origins
 from leakline.recorder.recording import Recording
 
 HERE = Path(__file__).parent
