@@ -29,6 +29,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/mount.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -247,6 +248,7 @@ CASE(close_range) { int f = fresh(); DONE(close_range(f, f, 0)); f = fresh(); DO
 CASE(closefrom) { DONE(fcntl(2, F_DUPFD, 5000)); closefrom(5000); }
 CASE(vfork) { pid_t p = vfork(); if (p == 0) { close(0); close(1); _exit(0); } ended(__func__, p); }
 CASE(__vfork) { pid_t p = __vfork(); if (p == 0) { close(0); close(1); _exit(0); } ended(__func__, p); }
+CASE(prctl) { char name[16]; DONE(prctl(PR_GET_NAME, name)); }
 CASE(unshare) { CHILD(_exit(unshare(CLONE_FILES))); }
 CASE(bind) { bind(0, NULL, 0); }
 CASE(connect) { connect(0, NULL, 0); }

@@ -314,3 +314,16 @@ def test_16_threads_that_open_and_close_real_descriptors(launch: Launch, busy_pr
     for stack in recording.stacks.values():
         assert stack.opened - stack.closed == stack.alive
     assert recording.opened - recording.closed == sum(slot.how not in ("older",) for slot in recording.slots)
+
+
+@pytest.mark.parametrize("way", ["prctl", "syscall"])
+@pytest.mark.parametrize("follow", ["", "1"])
+def test_behind_a_filter_of_system_calls(launch: Launch, compiled: Callable[..., Path], way: str, follow: str) -> None:
+    """The filter ends the process at the first call that the program does not make itself."""
+    target = launch(command=[str(compiled("filtered.c")), way], LEAKLINE_FOLLOW=follow)
+    target.hear()
+    recording = same_as_proc(target)
+    assert sum(slot.function == "eventfd" for slot in recording.slots) == 1 + 2048 // 8
+    assert len(list(target.folder.iterdir())) == 1
+    target.go_on()
+    assert target.ended() == 0

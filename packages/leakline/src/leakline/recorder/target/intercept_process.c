@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <termios.h>
 #include <unistd.h>
@@ -66,6 +67,20 @@ int leakline_intercept_unshare(int flags) {
     return result;
 }
 LEAKLINE_EXPORT(unshare);
+
+/* What was not passed is read all the same, as libc does. */
+int leakline_intercept_prctl(int option, ...) {
+    unsigned long a[4];
+    va_list list;
+    va_start(list, option);
+    for (int i = 0; i < 4; i++)
+        a[i] = va_arg(list, unsigned long);
+    va_end(list);
+    if (option == PR_SET_SECCOMP && LEAKLINE_WANTED)
+        leakline_recording_seal();
+    return LEAKLINE_REAL(prctl)(option, a[0], a[1], a[2], a[3]);
+}
+LEAKLINE_EXPORT(prctl);
 
 /* The child begins in `start`, on another stack, and never returns here. What was not passed is read all the same, as libc does. */
 #define LEAKLINE_DEFINE(name)                                                                                                      \

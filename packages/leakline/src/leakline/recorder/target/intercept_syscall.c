@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -104,6 +105,8 @@ long leakline_intercept_syscall(long number, ...) {
         stack = leakline_before_close((int)a[0], LEAKLINE_FUNCTION_syscall, LEAKLINE_CALLER);
     else if (number == SYS_close_range && LEAKLINE_WANTED && leakline_close_range_closes((unsigned)a[0], (unsigned)a[1], (unsigned)a[2]))
         leakline_before_close_range((unsigned)a[0], (unsigned)a[1], LEAKLINE_FUNCTION_syscall, LEAKLINE_CALLER);
+    else if (((number == SYS_seccomp && a[0] <= 1) || (number == SYS_prctl && a[0] == PR_SET_SECCOMP)) && LEAKLINE_WANTED)
+        leakline_recording_seal(); /* SECCOMP_SET_MODE_STRICT and _FILTER */
     long result = LEAKLINE_REAL(syscall)(number, a[0], a[1], a[2], a[3], a[4], a[5]);
     if (!LEAKLINE_WANTED)
         return result;

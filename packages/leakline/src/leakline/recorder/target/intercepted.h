@@ -141,6 +141,7 @@
     X(unshare, "with CLONE_FILES: the thread has its own descriptors from then on, which are not recorded")                        \
     X(clone, "makes one descriptor with CLONE_PIDFD; nothing is recorded in a child that has the parent's memory")                 \
     X(__clone, "makes one descriptor with CLONE_PIDFD; nothing is recorded in a child that has the parent's memory")               \
+    X(prctl, "with PR_SET_SECCOMP: the recorder, too, makes no system call from then on")                                          \
     X(vfork, "nothing is recorded in the child, which has the parent's memory")                                                    \
     X(__vfork, "nothing is recorded in the child, which has the parent's memory")
 

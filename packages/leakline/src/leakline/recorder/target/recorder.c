@@ -291,6 +291,11 @@ void leakline_start(void) {
 /* --- fork */
 
 static void begin_in_child(void) {
+    if (leakline_sealed) { /* the filter holds for children too */
+        leakline_bracket_start(false);
+        leakline_asked.recording[0] = '\0';
+        return;
+    }
     leakline_parent_pid = leakline_own_pid;
     leakline_storage_forget(leakline_bracket_inside());
     leakline_bracket_start(false);

@@ -92,8 +92,9 @@ void leakline_environment_take(void) {
 
 /* --- for exec */
 
+/* Behind a filter of system calls not: the beginning of a recording takes some that are not every program's. */
 static bool wanted(bool child) {
-    return leakline_asked.recording[0] && library[0] && (leakline_asked.follow || !child);
+    return !leakline_sealed && leakline_asked.recording[0] && library[0] && (leakline_asked.follow || !child);
 }
 
 static const char *preload_of(char *const environment[]) {

@@ -67,8 +67,8 @@ void leakline_vfork_begin(void); /* around clone(CLONE_VM | CLONE_VFORK): nothin
 void leakline_vfork_end(void);
 void leakline_memory_is_shared(void); /* before clone(CLONE_VM) without CLONE_VFORK or CLONE_THREAD: each call asks for the pid from then on */
 
-/* Before a seccomp filter is installed (prctl, seccomp): what will be written gets its storage now, and the recorder makes no system call from then
- * on, as one that the filter does not know may end the process. */
+/* Before a seccomp filter is installed (prctl, seccomp): what will be written gets its storage now, and the recording makes no system call
+ * from then on, as one that the filter does not know may end the process. Its children, and programs that it executes, are not recorded. */
 void leakline_recording_seal(void);
 
 /* For exec: the environment with what leakline run put into it, for this process itself or, if children are to be recorded too, for a `child`: true

@@ -120,7 +120,7 @@ static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin)
     struct leakline_stack_record *record = record_at(stack);
     if (!leakline_stored((uint64_t)((char *)record - leakline_recording.base), sizeof *record))
         return 0;
-    if (origin->python_count && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
+    if (origin->python_count && !leakline_sealed && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
         write_interpreter(header);
     record->libzmq = write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
     record->flags = origin->flags;
