@@ -26,8 +26,9 @@ void *leakline_intercept_dlsym(void *library, const char *name);
 
 /* --- intercept_real.c */
 
-/* To be called from the constructor: finds the real functions, as far as it was not done by a call before. */
+/* Finds the real functions; a constructor. */
 void leakline_find_real_functions(void);
+/* Of a call that comes before it. */
 void *leakline_find_real(enum leakline_function function);
 
 extern void *leakline_real_functions[LEAKLINE_FUNCTION_END];

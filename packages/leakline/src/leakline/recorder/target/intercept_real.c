@@ -150,7 +150,8 @@ static void find(enum leakline_function first, enum leakline_function end) {
     }
 }
 
-void leakline_find_real_functions(void) { find(LEAKLINE_FUNCTION_NONE + 1, LEAKLINE_FUNCTION_END); }
+/* All at once, so that later no call asks the loader, whose lock a child of fork() may have inherited locked. */
+__attribute__((constructor)) void leakline_find_real_functions(void) { find(LEAKLINE_FUNCTION_NONE + 1, LEAKLINE_FUNCTION_END); }
 
 void *leakline_find_real(enum leakline_function function) {
     find(function, function + 1);
