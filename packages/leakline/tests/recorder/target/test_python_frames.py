@@ -39,15 +39,15 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-def build(library: Path) -> None:
-    flags = ["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
+def build(library: Path, *more: str) -> None:
+    flags = ["-std=gnu11", "-O2", "-g", *more, "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared", "-fvisibility=hidden"]
     sources = [str(HERE / "python_harness.c"), *SOURCES]
     command = ["cc", *flags, "-fno-omit-frame-pointer", f"-I{TARGET}", "-o", str(library), *sources, "-pthread"]
     subprocess.run(command, check=True)
 
 
-def run(python: Path, harness: Path, program: str, *arguments: str) -> str:
-    environment = {**os.environ, "LEAKLINE_TEST_HARNESS": str(harness), "PYTHONDONTWRITEBYTECODE": "1"}
+def run(python: Path, harness: Path, program: str, *arguments: str, **more: str) -> str:
+    environment = {**os.environ, **more, "LEAKLINE_TEST_HARNESS": str(harness), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [str(python), "-W", "ignore", str(HERE / program), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -137,3 +137,19 @@ def judge(told: dict[str, Any]) -> None:
     assert made["wrong"] == made["unknown"] == signals["wrong"] == 0, told
     assert made["same_addresses"] > made["made"] / 10, "no memory was used again: nothing was tested"
     assert signals["deep"] > 10
+
+
+@pytest.mark.parametrize("version", [version for version in ("3.11",) if version in SUPPORTED])
+def test_nothing_is_read_that_was_freed(version: str, tmp_path: Path) -> None:
+    """Under ASan and UBSan, with Python's own objects from malloc."""
+    harness = tmp_path / "harness.so"
+    build(harness, "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+    names = ("libasan.so", "libubsan.so")
+    ask = [["cc", f"-print-file-name={name}"] for name in names]
+    preload = ":".join(
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() for command in ask
+    )
+    more = {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONMALLOC": "malloc"}
+    told = json.loads(run(SUPPORTED[version], harness, "python_soak.py", "0.5", "1000", **more))
+    assert told["made"]["made"] > 50
+    assert told["made"]["wrong"] == told["made"]["unknown"] == told["signals"]["wrong"] == 0, told

@@ -138,8 +138,13 @@ static bool prove(const struct leakline_python *python, struct leakline_reading 
     proof[FILE_NAME] = leakline_word(code, layout->code_file);
     proof[NAME] = leakline_word(code, layout->code_name);
     proof[LINES] = leakline_word(code, layout->code_lines);
-    return prove_text(python, reading, proof[FILE_NAME], &proof[FILE_CONTENT]) &&
-           prove_text(python, reading, proof[NAME], &proof[NAME_CONTENT]) &&
+    if (proof[FILE_NAME] != reading->file) {
+        if (!prove_text(python, reading, proof[FILE_NAME], &reading->file_content))
+            return false;
+        reading->file = proof[FILE_NAME];
+    }
+    proof[FILE_CONTENT] = reading->file_content;
+    return prove_text(python, reading, proof[NAME], &proof[NAME_CONTENT]) &&
            prove_lines(python, reading, proof, &proof[LINES_CONTENT]);
 }
 

@@ -114,20 +114,27 @@ static uintptr_t thread_of_newest_interpreter(const struct leakline_python *pyth
     return 0;
 }
 
+/* The thread that finalises the interpreter frees the states of all others, this one perhaps in the middle of a call into libc: it has let
+ * go of the GIL. So a daemon thread has no frames any more from then on; asked before each frame, as it may begin during a walk. */
+static bool is_ended(const struct leakline_python *python, uintptr_t thread) {
+    uintptr_t finalizing = __atomic_load_n(python->finalizing, __ATOMIC_RELAXED);
+    return finalizing && finalizing != thread;
+}
+
 /* The state of this thread; 0: Python does not know it. */
 static uintptr_t own_thread(const struct leakline_python *python, struct leakline_reading *reading, bool *broken) {
     uintptr_t attached = (uintptr_t)python->names.attached();
-    uintptr_t thread = (uintptr_t)python->names.this_thread();
+    const bool each_thread = python->layout.minor >= 12; /* then `attached` is this thread's, before it is that of whoever has the GIL */
+    uintptr_t thread = each_thread && attached ? attached : (uintptr_t)python->names.this_thread();
     if (!thread)
         return 0;
-    uintptr_t finalizing = __atomic_load_n(python->finalizing, __ATOMIC_RELAXED);
-    if (finalizing && finalizing != thread) { /* the thread that finalises frees the others' states: this one may be gone */
+    if (is_ended(python, thread)) {
         *broken = true;
         return 0;
     }
     if (attached == thread)
         read_carefully(reading);
-    if (python->layout.minor >= 12) /* entering an interpreter changes the thread-specific value, too */
+    if (each_thread) /* entering an interpreter changes the thread-specific value, too */
         return thread;
     uintptr_t newest = (uintptr_t)python->names.interpreters();
     if (attached == thread || (newest == leakline_word(thread, python->layout.thread_interpreter) && !leakline_word(newest, 0)))
@@ -174,12 +181,13 @@ static size_t frame_size(const struct leakline_python_layout *layout) {
     return size + 32; /* is_entry, owner and the number of the copy stand behind the instruction */
 }
 
-static void walk(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t frame, struct leakline_origin *origin) {
+static void walk(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t thread, struct leakline_origin *origin) {
     const struct leakline_python_layout *layout = &python->layout;
     const size_t size = frame_size(layout);
     struct leakline_python_frame *last = NULL;
+    uintptr_t frame = innermost_frame(python, reading, thread);
     for (unsigned steps = 0; frame && steps < SHIMS * LEAKLINE_PYTHON_FRAMES + 1; steps++) {
-        if (!leakline_readable(reading, frame, size)) {
+        if (is_ended(python, thread) || !leakline_readable(reading, frame, size)) {
             origin->flags |= LEAKLINE_PYTHON_BROKEN;
             return;
         }
@@ -225,10 +233,11 @@ void leakline_python(struct leakline_origin *origin) {
         return;
     struct leakline_reading reading;
     reading.careful = false;
+    reading.file = 0;
     bool broken = false;
     uintptr_t thread = own_thread(python, &reading, &broken);
     if (thread)
-        walk(python, &reading, innermost_frame(python, &reading, thread), origin);
+        walk(python, &reading, thread, origin);
     else if (broken)
         origin->flags |= LEAKLINE_PYTHON_BROKEN;
 }
