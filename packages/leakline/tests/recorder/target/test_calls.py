@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from leakline.proc.snapshot import snapshot
+from leakline.recorder.reconcile import reconcile
+
 # What a kernel or a container may refuse. Everything else must work everywhere.
 MAY_BE_REFUSED = {
     *("fanotify_init", "open_by_handle_at", "fsopen", "fspick", "fsmount", "open_tree", "pidfd_open", "pidfd_getfd"),
@@ -48,6 +51,7 @@ def test_each_origin_is_the_line_of_the_call(
     work.mkdir()
     process = recorded.start(program, work)
     opened, refused = _told(process)
+    seen = snapshot(process.pid)
     recording = recorded.recording(process.pid)
     _, errors = process.communicate("")
     assert (process.returncode, errors) == (0, "")
@@ -60,3 +64,7 @@ def test_each_origin_is_the_line_of_the_call(
     }
     assert found == {number: (*case, _intercepted(case[0])) for number, case in opened.items()}
     assert (recording.wrong_closes, recording.exhausted.count) == ((), 0)
+
+    reconciled = reconcile(recording, seen)
+    assert {slot.number for slot in reconciled.slots} >= set(opened), "what it made is of a kind that it can make"
+    assert reconciled.dropped == ()
