@@ -34,7 +34,8 @@ class Namer:
 
     `now_s` (monotonic): the moment that the recording was read, from which ages count; None: found out. `pid`: the
     process as this namespace knows it, if that is another number than the recording's (a container). While it is alive,
-    its files are found in its own tree, also when they were deleted.
+    its files are found in its own tree, also when they were deleted. `known`: the frames of stacks by number, from an
+    earlier reading of the same recording; what is named here is added.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Namer:
         *,
         pid: int | None = None,
         now_s: float | None = None,
+        known: dict[int, tuple[Frame, ...]] | None = None,
         debug_folders: Iterable[str] = DEBUG_FOLDERS,
     ) -> None:
         self._recording = recording
@@ -55,7 +57,7 @@ class Namer:
             unchanged_since_s=_since_the_epoch(recording.began_at_s),
             debug_folders=debug_folders,
         )
-        self._frames: dict[int, tuple[Frame, ...]] = {}
+        self._frames = {} if known is None else known
         self._calls: dict[tuple[int, int, bool], Call] = {}
         self._evaluated: dict[PythonFrame, Evaluated] = {}
         self._one: dict[Frame, Frame] = {}  # equal frames are one object

@@ -31,11 +31,12 @@ def recorded(
     *,
     ended: Recording | None = None,
     seen: Snapshot | None = None,
+    known: dict[int, tuple[Frame, ...]] | None = None,
 ) -> Recorded:
     """All that is told of a recording. `snapshot`: the process's descriptors then, None if it has ended.
 
     `ended`: what the recording says at the process's end, when `recording` is from shortly before. `seen`: an earlier
-    look at the process, for the kinds of what is open still.
+    look at the process, for the kinds of what is open still. `known`: as `Namer` has it.
 
     Reads the files that the code came from; seconds for a process with much debug information.
     """
@@ -47,15 +48,15 @@ def recorded(
     older: Counter[str] = Counter()
     inherited: Counter[str] = Counter()
     for slot in found.slots:
-        known = look is not None and slot.opened_at_s <= look.at
-        kind = (kinds.get(slot.number) if known else None) or kind_of(slot.function)
+        looked = look is not None and slot.opened_at_s <= look.at
+        kind = (kinds.get(slot.number) if looked else None) or kind_of(slot.function)
         if slot.how == "older":
             older[kind] += 1
         elif slot.how == "inherited":
             inherited[kind] += 1
         else:
             groups[kind].append(slot)
-    with Namer(recording, now_s=now) as namer:
+    with Namer(recording, now_s=now, known=known) as namer:
         alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
         alive.sort(key=lambda each: -each.origin.count)
         wrong = _wrong_closes(namer, (ended or recording).wrong_closes, now)

@@ -33,6 +33,7 @@ class Recordings:
         self._path = path
         self._last: tuple[Recording, Snapshot] | None = None
         self._due = 0.0
+        self._named: dict[float, dict[int, tuple[Frame, ...]]] = {}  # by the recording's beginning: an exec begins anew
 
     def glimpse(self) -> None:
         """Keep the state of now, in case it is the last one; often, but with a small share of one core."""
@@ -58,10 +59,14 @@ class Recordings:
             if snapshot is None and self._last is not None:
                 before, seen = self._last
                 if len(reading.slots) < _MUCH_LESS * len(before.slots):
-                    return recorded(before, seen, ended=reading)
-            return recorded(reading, snapshot, seen=self._last[1] if self._last else None)
+                    return recorded(before, seen, ended=reading, known=self._known(before))
+            seen_last = self._last[1] if self._last else None
+            return recorded(reading, snapshot, seen=seen_last, known=self._known(reading))
         except (OSError, RecorderError):
             return None
+
+    def _known(self, recording: Recording) -> dict[int, tuple[Frame, ...]]:
+        return self._named.setdefault(recording.began_at_s, {})
 
     def exhausted(self) -> int:
         """How often the kernel refused a descriptor so far (EMFILE, ENFILE); 0 where nothing is recorded."""
