@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import zmq
 
-from datacenter import AsyncClient, Broker, ClientOptions, Server, Service, ServiceOptions, wire
+from datacenter import AsyncClient, Broker, BrokerOptions, ClientOptions, Server, Service, ServiceOptions, wire
+from datacenter.client.route import RouteChoice
 from datacenter.errors import (
     BadArgumentsError,
     DeadlineError,
@@ -23,7 +24,7 @@ from datacenter.errors import (
     TooLargeError,
     WrongTypeError,
 )
-from datacenter.sockets import SocketContext
+from datacenter.sockets import SocketContext, bundles
 from datacenter.testing import Launcher
 
 Until = Callable[[Callable[[], object], str], Awaitable[None]]
@@ -153,6 +154,55 @@ async def test_a_call_larger_than_its_service_takes_is_refused_and_hurts_no_othe
         assert await other == "released"
         assert await client.call("small.size", bytes(500)) == 500
         assert (client.statistics()["lost"], client.statistics()["resent"]) == (0, 0)
+
+
+@pytest.mark.parametrize("route", ["direct", "relay"])
+async def test_a_limit_is_one_for_each_call_and_many_that_travel_together_pass_it(route: RouteChoice) -> None:
+    """Hundred calls of 300 bytes are sent as bundles of 10 000 bytes, and so are their results."""
+    service = Service("small")
+
+    @service.method
+    async def back(payload: bytes) -> bytes:
+        return payload
+
+    limited = ServiceOptions(max_message_bytes=400, drain_s=0)
+    options = BrokerOptions(max_message_bytes=400)
+    async with (
+        Broker("tcp://127.0.0.1:0", options=options) as broker,
+        Server(service, broker=broker.endpoint, options=limited) as server,
+        AsyncClient(broker.endpoint, options=ClientOptions(route=route)) as client,
+    ):
+        await client.call("small.back", b"")
+        calls = [client.call("small.back", bytes([n]) * 300, returns=bytes) for n in range(100)]
+        assert await asyncio.gather(*calls) == [bytes([n]) * 300 for n in range(100)]
+        assert client.statistics()["lost"] == server.statistics()["malformed"] == 0
+
+
+async def test_a_call_beyond_the_limit_of_a_client_that_does_not_know_it_is_refused(
+    broker: Broker, until: Until
+) -> None:
+    service = Service("small")
+    ran: list[int] = []
+
+    @service.method
+    async def size(payload: bytes) -> None:
+        ran.append(len(payload))
+
+    async with Server(service, broker=broker.endpoint, options=ServiceOptions(max_message_bytes=1000)) as server:
+        with SocketContext("by hand") as context, context.socket(zmq.DEALER, owner="by hand") as peer:
+            peer.connect(server.endpoint)
+            for number in (2000, 500):
+                peer.raw.send(wire.encode(wire.OutgoingCall(number, "small", "size", 1000, (bytes(number),), {})))
+            await until(lambda: ran, "the small one runs")
+            replies: list[wire.FromService] = []
+            while len(replies) < 2:
+                await until(lambda: peer.raw.poll(0), "a reply comes")
+                replies += map(wire.decode_reply, bundles.split(peer.raw.recv()))
+    refused, answered = replies
+    assert isinstance(refused, wire.Failure)
+    assert (refused.id, refused.code) == (2000, TooLargeError.code)
+    assert isinstance(answered, wire.Result)
+    assert ran == [500]
 
 
 async def test_cancelled_calls_do_not_fill_a_client(broker: Broker, server: Server, until: Until) -> None:

@@ -199,21 +199,29 @@ async def test_a_connection_that_ends_loses_what_was_sent_unless_it_is_idempoten
 async def test_several_instances_share_the_calls(
     broker: Broker, client: AsyncClient, until: Until, reached: Reached
 ) -> None:
+    arrived = asyncio.Semaphore(0)
+    go_on = asyncio.Event()
+
     def instance(number: int) -> Service:
         service = Service("shared")
 
         @service.method
         async def which() -> int:
-            await asyncio.sleep(0)
+            arrived.release()
+            await go_on.wait()
             return number
 
         return service
 
     async with Server(instance(1), broker=broker.endpoint), Server(instance(2), broker=broker.endpoint):
-        await client.call("shared.which")
+        calls = [client.call("shared.which")]
         await until(lambda: reached(client) == 2, "both connected")
-        answers = await asyncio.gather(*[client.call("shared.which") for _ in range(100)])
-        assert 40 <= answers.count(1) <= 60
+        calls += [client.call("shared.which") for _ in range(99)]
+        for _ in range(100):  # none is answered before all have been handed out
+            await arrived.acquire()
+        go_on.set()
+        answers = await asyncio.gather(*calls)
+        assert answers.count(1) == 50
     # one leaves: the other serves everything
     async with Server(instance(3), broker=broker.endpoint):
         assert await client.call("shared.which") == 3

@@ -85,6 +85,7 @@ class Dispatcher:
         self.idle.set()
         self._services = services
         self._options = options
+        self._max_bytes = options.max_message_bytes
         self._draining = draining
         self._methods = {
             (service.name, method.name): method for service in services.values() for method in service.methods.values()
@@ -144,6 +145,12 @@ class Dispatcher:
             self._counts["malformed"] += 1
             return
         self._counts["calls"] += 1
+        if len(frame) > self._max_bytes:  # where bundles must pass, so do calls of that size (bundles.largest_message)
+            text = (
+                f"the call of {call.service}.{call.method} has {len(frame):,} bytes; the limit is {self._max_bytes:,}"
+            )
+            self._refuse(routing_id, call.id, TooLargeError(text, "It was not executed; send less at once."))
+            return
         if call.service in self._draining:
             self._refuse(
                 routing_id, call.id, MovedError(f"{call.service} ends at {self._endpoint}", "Try another one.")

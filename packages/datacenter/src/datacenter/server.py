@@ -34,7 +34,7 @@ from datacenter.errors import (
 from datacenter.listening import bind_listener, checked_advertise, is_wildcard
 from datacenter.service import Service
 from datacenter.session import SessionOptions
-from datacenter.sockets import admission
+from datacenter.sockets import admission, bundles
 from datacenter.sockets.connections import Connections
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
@@ -220,7 +220,7 @@ class Server:
             zmq.ROUTER,
             owner=f"service {','.join(self.services)}",
             router_mandatory=True,
-            max_message_bytes=self.options.max_message_bytes,
+            max_message_bytes=bundles.largest_message(self.options.max_message_bytes),
             linger_ms=options.GOODBYE_LINGER_MS,
             on_event=self._on_event,
         )
@@ -241,6 +241,7 @@ class Server:
             self._calls.on_message,
             on_malformed=self._calls.on_malformed,
             on_refused=self._calls.on_refused,
+            bundled=True,
         )
 
     def _register(self, service: Service) -> concurrent.futures.Future[int]:

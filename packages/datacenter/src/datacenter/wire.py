@@ -4,6 +4,10 @@ Every message of datacenter is ONE ZeroMQ frame: a MessagePack array `[tag, fiel
 One frame because a ROUTER adds exactly one (the routing id) in front: reading two bare frames and asking for RCVMORE
 once is then enough to notice any peer that sends more or fewer, without losing step with the messages behind it.
 
+On a data connection several small messages may travel in one such frame, in both directions and at any time: a bundle,
+the byte 0xC1, with which no MessagePack begins, then of each its length (32 bits, little-endian) and its bytes
+(sockets/bundles.py has the bounds). A peer written by hand must take a bundle; it need not make any.
+
 Three closed sets of messages, each with its own decoder, so that a message in the wrong place is refused by type:
 `ToBroker` and `FromBroker` on the control connection, `ToService` and `FromService` on a data connection.
 """

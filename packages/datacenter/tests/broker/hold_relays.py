@@ -22,7 +22,7 @@ from datacenter import wire
 from datacenter.broker.relay import Relay
 from datacenter.broker.relay_manager import RelayManager
 from datacenter.errors import ClosedError
-from datacenter.sockets import SocketContext
+from datacenter.sockets import SocketContext, bundles
 from datacenter.sockets.ledger import Ledger, open_descriptors
 
 NAMES = [f"service-{number}" for number in range(50)]
@@ -88,13 +88,15 @@ class Run:
                     return
             self.note("calls answered", count)
 
-    def take(self, frame: bytes, left: set[int]) -> None:
-        reply = wire.decode_reply(frame)
-        assert isinstance(reply, wire.Result)
-        number = reply.id - FIRST_ID
-        if number not in left or msgspec.msgpack.decode(reply.body) != b"%d" % number:
-            self.faults.append(f"a reply that nobody asked for: {number}")
-        left.discard(number)
+    def take(self, message: bytes, left: set[int]) -> None:
+        """Replies that came together."""
+        for frame in bundles.split(message):
+            reply = wire.decode_reply(frame)
+            assert isinstance(reply, wire.Result)
+            number = reply.id - FIRST_ID
+            if number not in left or msgspec.msgpack.decode(reply.body) != b"%d" % number:
+                self.faults.append(f"a reply that nobody asked for: {number}")
+            left.discard(number)
 
     def steady(self, name: str) -> None:
         """A client that lives as long as the run, at a relay that nobody ends."""

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 import time
+import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +15,7 @@ import msgspec
 import zmq
 
 from datacenter import wire
-from datacenter.sockets import OwnedSocket, SocketContext
+from datacenter.sockets import OwnedSocket, SocketContext, bundles
 
 #: What a relayable call's id begins with: bit 63, and label 0.
 FIRST_ID = 1 << 63
@@ -79,13 +81,16 @@ class EchoService:
                     continue
                 with contextlib.suppress(zmq.Again):
                     for _ in range(500):
-                        client, frame = raw.recv(zmq.NOBLOCK), raw.recv(zmq.NOBLOCK)
+                        client, message = raw.recv(zmq.NOBLOCK), raw.recv(zmq.NOBLOCK)
                         assert not raw.getsockopt(zmq.RCVMORE)
-                        call = wire.decode_call(frame)
-                        self.calls += 1
-                        body = msgspec.msgpack.decode(call.args)[0]
-                        raw.send(client, zmq.SNDMORE)
-                        raw.send(wire.encode(wire.OutgoingResult(call.id, body)))
+                        for frame in bundles.split(message):
+                            raw.send(client, zmq.SNDMORE)
+                            raw.send(self._answer(frame))
+
+    def _answer(self, frame: bytes) -> bytes:
+        call = wire.decode_call(frame)
+        self.calls += 1
+        return wire.encode(wire.OutgoingResult(call.id, msgspec.msgpack.decode(call.args)[0]))
 
 
 @contextlib.contextmanager
@@ -97,28 +102,36 @@ def echo_service(context: SocketContext, **options: Any) -> Iterator[EchoService
         service.close()
 
 
+_rests: weakref.WeakKeyDictionary[OwnedSocket, deque[tuple[bytes, bytes]]] = weakref.WeakKeyDictionary()
+
+
+def receive_frame(owned: OwnedSocket, what: str = "no message came") -> tuple[bytes, bytes]:
+    """The next frame, and on a ROUTER whose it is; those of a bundle come one after the other."""
+    rest = _rests.setdefault(owned, deque())
+    if not rest:
+        assert owned.raw.poll(int(DEADLINE_S * 1000)), what
+        who = owned.raw.recv() if owned.raw.getsockopt(zmq.TYPE) == zmq.ROUTER else b""
+        rest.extend((who, frame) for frame in bundles.split(owned.raw.recv()))
+        assert rest
+        assert not owned.raw.getsockopt(zmq.RCVMORE)
+    return rest.popleft()
+
+
+def receive_reply(client: OwnedSocket, what: str = "no reply came") -> tuple[int, wire.FromService]:
+    """The next reply: the number of its call, and what it says."""
+    reply = wire.decode_reply(receive_frame(client, what)[1])
+    return reply.id - FIRST_ID, reply
+
+
 def expect_replies(client: OwnedSocket, numbers: set[int], payload: Callable[[int], bytes]) -> None:
     """Receives the reply of each call in `numbers`, in any order: each once, whole, with its own payload."""
     left = set(numbers)
     while left:
-        assert client.raw.poll(int(DEADLINE_S * 1000)), f"{len(left)} of {len(numbers)} replies did not come"
-        frame = client.raw.recv()
-        assert not client.raw.getsockopt(zmq.RCVMORE)
-        reply = wire.decode_reply(frame)
+        number, reply = receive_reply(client, f"{len(left)} of {len(numbers)} replies did not come")
         assert isinstance(reply, wire.Result)
-        number = reply.id - FIRST_ID
         assert number in left, f"reply {number:#x} was not asked for, or came twice"
         assert msgspec.msgpack.decode(reply.body) == payload(number)
         left.remove(number)
-
-
-def receive_reply(client: OwnedSocket) -> tuple[int, wire.FromService]:
-    """The next reply: the number of its call, and what it says."""
-    assert client.raw.poll(int(DEADLINE_S * 1000)), "no reply came"
-    frame = client.raw.recv()
-    assert not client.raw.getsockopt(zmq.RCVMORE)
-    reply = wire.decode_reply(frame)
-    return reply.id - FIRST_ID, reply
 
 
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)

@@ -20,6 +20,7 @@ from relay_peers import (
     call_frame,
     echo_service,
     expect_replies,
+    receive_frame,
     receive_reply,
     shake_hands,
     wait_until,
@@ -28,7 +29,7 @@ from relay_peers import (
 from datacenter import Broker, Server, Service, wire
 from datacenter.broker.relay import Relay, RelayOptions
 from datacenter.errors import AddressInUseError, ClosedError, InsecureAddressError
-from datacenter.sockets import OwnedSocket, SocketContext
+from datacenter.sockets import OwnedSocket, SocketContext, bundles
 
 #: far above the few milliseconds that it takes, far below any timeout that could hide a wait
 STOP_S = 0.5
@@ -84,6 +85,55 @@ def test_each_reply_returns_to_its_caller_whole(relay: Relay, peers: SocketConte
         wait_until(lambda: relay.statistics().counts.replies == 1500, "all are counted")
         assert relay.statistics().counts.calls == 1500
         assert min(one.calls, two.calls) > 300, "both get their share"
+
+
+def test_calls_that_travel_together_are_calls_of_their_own(
+    relay: Relay, peers: SocketContext, connect: Connect
+) -> None:
+    """Bundles of several clients, for several instances; what is malformed in them is dropped, and nothing else."""
+    with echo_service(peers) as one, echo_service(peers) as two:
+        relay.set_instances([one.endpoint, two.endpoint])
+        wait_until(lambda: relay.connected() == 2, "both instances are connected")
+        clients = [connect() for _ in range(3)]
+        every = bundles.FRAMES
+        for first in range(0, 10 * every, every):
+            bundle = bundles.join([call_frame(number, bytes([number % 251])) for number in range(first, first + every)])
+            for client in clients:
+                client.raw.send(bundle)
+                client.raw.send(bundle[:-1])
+        for client in clients:
+            expect_replies(client, set(range(10 * every)), lambda number: bytes([number % 251]))
+        mixed = [call_frame(10 * every, b"a"), b"no call", call_frame(10 * every + 1, b"b" * 3000), b"\x93\1\2\3"]
+        clients[0].raw.send(bundles.join(mixed))
+        expect_replies(clients[0], {10 * every, 10 * every + 1}, lambda number: b"b" * 3000 if number % 2 else b"a")
+        wait_until(lambda: relay.statistics().counts.replies == 30 * every + 2, "all are counted")
+        assert relay.statistics().counts.malformed_calls == 30 + 2
+        assert one.calls + two.calls == relay.statistics().counts.calls == 30 * every + 2
+
+
+def test_replies_that_travel_together_are_told_each_to_its_client(
+    relay: Relay, peers: SocketContext, connect: Connect
+) -> None:
+    """Also from an instance that dies before it has answered all of a bundle: the others are lost, each once."""
+    clients = [connect() for _ in range(2)]
+    with peers.socket(zmq.ROUTER, owner="dying", linger_ms=5000) as dying:
+        relay.set_instances([dying.bind("tcp://127.0.0.1:*")])
+        for client in clients:
+            client.raw.send(bundles.join([call_frame(number) for number in range(20)]))
+        calls = [receive_frame(dying) for _ in range(40)]
+        who = calls[0][0]
+        replies = [wire.encode(wire.OutgoingResult(wire.decode_call(frame).id, b"")) for _, frame in calls]
+        for message in (bundles.join(replies[:25]), bundles.join(replies[:25])[:-1], bundles.join(replies[20:30])):
+            dying.raw.send(who, zmq.SNDMORE)
+            dying.raw.send(message)
+    ended = [[receive_reply(client) for _ in range(20)] for client in clients]
+    for each in ended:
+        assert sorted(number for number, _ in each) == list(range(20))
+    kinds = [isinstance(reply, wire.Result) for each in ended for _, reply in each]
+    assert (kinds.count(True), kinds.count(False)) == (30, 10)
+    wait_until(lambda: relay.statistics().counts.lost == 10, "all are counted")
+    counts = relay.statistics().counts
+    assert (counts.replies, counts.unknown_replies, counts.malformed_replies) == (30, 5, 1)
 
 
 def test_a_real_service_is_served_unchanged(
@@ -171,7 +221,7 @@ def test_an_instance_that_dies_comes_back_at_its_address(relay: Relay, peers: So
 
         wait_until(bound, "its port is free")
         assert heir.raw.poll(5000)
-        who, frame = heir.raw.recv(), heir.raw.recv()
+        who, frame = receive_frame(heir)
         assert frame.endswith(payload(2) + b"\x80"), "the call after the outage, not the one before"
         heir.raw.send(who, zmq.SNDMORE)
         heir.raw.send(wire.encode(wire.OutgoingResult(wire.decode_call(frame).id, payload(2))))

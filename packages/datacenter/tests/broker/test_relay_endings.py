@@ -14,6 +14,7 @@ from relay_peers import (
     call_frame,
     echo_service,
     expect_replies,
+    receive_frame,
     receive_reply,
     shake_hands,
     wait_until,
@@ -49,8 +50,8 @@ def take(instance: OwnedSocket, most: int) -> list[tuple[bytes, wire.Call]]:
     """So many calls at an instance, and whom to answer."""
     found = []
     for _ in range(most):
-        assert instance.raw.poll(5000)
-        found.append((instance.raw.recv(), wire.decode_call(instance.raw.recv())))
+        who, frame = receive_frame(instance)
+        found.append((who, wire.decode_call(frame)))
     return found
 
 

@@ -2,10 +2,10 @@
 
     python fuzz.py --frames 100000
 
-Each endpoint gets so many frames through ZeroMQ, some of them in messages of 1, 3 or 50 frames too many, and a
-hundredth as many raw TCP connections. In between a client calls and must get right answers. Then: a client that does
-not read its replies, and peers that connect and vanish. Afterwards descriptors are the same by kind, ledger == /proc,
-and memory has stayed within its bound.
+Each endpoint gets so many frames through ZeroMQ, some in bundles (right, cut, lying, in one another), some of them in
+messages of 1, 3 or 50 frames too many, and a hundredth as many raw TCP connections. In between a client calls and must
+get right answers. Then: a client that does not read its replies, and peers that connect and vanish. Afterwards
+descriptors are the same by kind, ledger == /proc, and memory has stayed within its bound.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def throw(target: Target, context: zmq.Context[Any], count: int) -> None:
         if random.random() < 0.7 and target.name == "broker":
             peer.send(wire.encode(wire.Hello(wire.PROTOCOL, "0", 1, "host", "fuzz")))
         for _ in range(count):
-            frames = [garbage.frame(target.message)]
+            frames = [garbage.bundle(target.message) if random.random() < 0.1 else garbage.frame(target.message)]
             if random.random() < 0.05:
                 frames += [garbage.frame(target.message)[:100] for _ in range(random.choice([1, 3, 50]))]
             peer.send_multipart(frames)

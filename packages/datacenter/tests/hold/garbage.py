@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from datacenter import wire
+from datacenter.sockets import bundles
 
 _NAMES = ("shop", "never", "x", "", "a.b", "\x00", "é" * 200, "A" * 128, "A" * 129)
 _ENDPOINTS = (
@@ -79,6 +80,23 @@ def frame(message: Callable[[], Any]) -> bytes:
         fields = [value(3) for _ in range(random.randrange(8))]
         return msgspec.msgpack.encode([random.randrange(-1, 12), *fields] if random.random() < 0.7 else value(4))
     return random.choice([nested, lying])()
+
+
+def bundle(message: Callable[[], Any]) -> bytes:
+    """Messages and what is nearly one, together; often cut, with a length that lies, too large, or in one another."""
+    frames = [wire.encode(message()) if random.random() < 0.7 else frame(message) for _ in range(random.randrange(90))]
+    data = bytearray([bundles.MARK])
+    for part in frames:
+        length = len(part) if random.random() < 0.98 else random.choice([0, 1, 2**31, 2**32 - 1, len(part) + 1])
+        data += length.to_bytes(4, "little") + part
+    way = random.randrange(6)
+    if way == 0:
+        return mutated(bytes(data))
+    if way == 1:
+        return bytes(data[: random.randrange(1, len(data) + 1)])
+    if way == 2:
+        return bundles.join([bytes(data), bytes(data)])
+    return bytes(data)
 
 
 def mutated(good: bytes) -> bytes:

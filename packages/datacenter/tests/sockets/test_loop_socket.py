@@ -1,4 +1,4 @@
-"""A LoopSocket, with its batches in C and in Python: what is received, what is queued, what is refused."""
+"""A LoopSocket, its batches in C and in Python, bundled or not: what is received, what is queued, what is refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import zmq
 
 from datacenter.errors import ClosedError, WrongThreadError
-from datacenter.sockets import SocketContext
+from datacenter.sockets import SocketContext, bundles
 from datacenter.sockets.batches import MOST
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.loop import LoopSocket
@@ -23,9 +23,21 @@ from datacenter.sockets.loop import LoopSocket
 DEADLINE_S = 10.0
 
 
-@pytest.fixture(params=[True, False], ids=["native", "python"])
-def native(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param)
+class Ends(NamedTuple):
+    """How the two ends are made: their batches in C or in Python, and whether frames travel together."""
+
+    server_native: bool
+    client_native: bool
+    bundled: bool
+
+
+WAYS = (Ends(True, True, False), Ends(False, False, False), Ends(True, False, True), Ends(False, True, True))
+
+
+@pytest.fixture(params=WAYS, ids=["native", "python", "bundled-native-server", "bundled-native-client"])
+def ends(request: pytest.FixtureRequest) -> Ends:
+    assert isinstance(request.param, Ends)
+    return request.param
 
 
 @pytest.fixture
@@ -44,7 +56,7 @@ async def until(condition: Callable[[], object], what: str) -> None:
 class Both:
     """A ROUTER and a DEALER that are connected, and what they received."""
 
-    def __init__(self, context: SocketContext, native: bool, **options: Any) -> None:
+    def __init__(self, context: SocketContext, ends: Ends, **options: Any) -> None:
         loop = asyncio.get_running_loop()
         self.at_server: list[tuple[bytes, bytes]] = []
         self.at_client: list[bytes] = []
@@ -53,15 +65,16 @@ class Both:
         self.writable = 0
         front = context.socket(zmq.ROUTER, owner="front", router_mandatory=True, **options)
         back = context.socket(zmq.DEALER, owner="back", **options)
-        back.connect(front.bind("tcp://127.0.0.1:0"))
+        self.endpoint = front.bind("tcp://127.0.0.1:0")
+        back.connect(self.endpoint)
         self.raw = back.raw
         self.server = LoopSocket(
             front, loop, lambda who, frame: self.at_server.append((who, frame)), on_malformed=self._malformed,
-            on_refused=lambda *what: self.refused.append(what), native=native,
+            on_refused=lambda *what: self.refused.append(what), native=ends.server_native, bundled=ends.bundled,
         )  # fmt: skip
         self.client = LoopSocket(
             back, loop, lambda _, frame: self.at_client.append(frame), on_writable=self._writable,
-            on_refused=self._client_refused, native=native,
+            on_refused=self._client_refused, native=ends.client_native, bundled=ends.bundled,
         )  # fmt: skip
 
     def _malformed(self, _who: bytes) -> None:
@@ -82,9 +95,9 @@ class Both:
         self.server.close()
 
 
-async def test_what_is_queued_in_a_turn_arrives_in_order(context: SocketContext, native: bool) -> None:
+async def test_what_is_queued_in_a_turn_arrives_in_order(context: SocketContext, ends: Ends) -> None:
     sent = [b"%d" % number for number in range(3 * MOST)]
-    with Both(context, native) as both:
+    with Both(context, ends) as both:
         for frame in sent:
             assert both.client.queue(frame)
         await until(lambda: len(both.at_server) == len(sent), "all have arrived")
@@ -95,9 +108,9 @@ async def test_what_is_queued_in_a_turn_arrives_in_order(context: SocketContext,
         assert both.at_client == [frame[::-1] for frame in sent]
 
 
-async def test_sizes_from_nothing_to_larger_than_a_batch(context: SocketContext, native: bool) -> None:
-    sent = [os.urandom(size) for size in (0, 1, 65_535, 65_536, 3, 1_000_000, 0, 70_000, 5)]
-    with Both(context, native) as both:
+async def test_sizes_from_nothing_to_larger_than_a_batch(context: SocketContext, ends: Ends) -> None:
+    sent = [bytes([size % 100]) * size for size in (0, 1, 65_535, 1024, 65_536, 3, 9, 1_000_000, 0, 70_000, 1025, 5)]
+    with Both(context, ends) as both:
         for frame in sent:
             both.client.queue(frame)
         await until(lambda: len(both.at_server) == len(sent), "all have arrived")
@@ -105,9 +118,9 @@ async def test_sizes_from_nothing_to_larger_than_a_batch(context: SocketContext,
 
 
 async def test_other_numbers_of_frames_are_dropped_and_the_next_message_is_whole(
-    context: SocketContext, native: bool
+    context: SocketContext, ends: Ends
 ) -> None:
-    with Both(context, native) as both:
+    with Both(context, ends) as both:
         both.raw.send_multipart([b"a", b"b", b"c"])
         both.raw.send(b"good")
         both.raw.send_multipart([b"", b""])
@@ -116,8 +129,8 @@ async def test_other_numbers_of_frames_are_dropped_and_the_next_message_is_whole
         assert both.server.malformed == 2
 
 
-async def test_what_finds_no_room_is_given_back_in_order_and_room_is_told(context: SocketContext, native: bool) -> None:
-    with Both(context, native, send_high_water=5, immediate=True) as both:
+async def test_what_finds_no_room_is_given_back_in_order_and_room_is_told(context: SocketContext, ends: Ends) -> None:
+    with Both(context, ends, send_high_water=5, immediate=True) as both:
         await until(lambda: both.client.send(b"first"), "the connection is there")
         both.server.loop.remove_reader(both.server._fd)  # it does not read for a while
         numbers = iter(range(1_000_000))
@@ -138,15 +151,64 @@ async def test_what_finds_no_room_is_given_back_in_order_and_room_is_told(contex
         assert [frame for _, frame in both.at_server] == sent[:arrived]
 
 
-async def test_a_reply_to_nobody_is_given_back_as_gone(context: SocketContext, native: bool) -> None:
-    with Both(context, native) as both:
+async def test_small_frames_that_find_no_room_are_given_back_and_none_of_them_was_sent(
+    context: SocketContext, ends: Ends
+) -> None:
+    with Both(context, ends, send_high_water=2, receive_high_water=2, immediate=True) as both:
+        await until(lambda: both.client.send(b"first"), "the connection is there")
+        both.server.loop.remove_reader(both.server._fd)  # it does not read for a while
+        sent = [b"first"]
+        for number in range(1_000_000):
+            if both.refused:
+                break
+            frame = b"%d " % number + bytes(1000)
+            if both.client.queue(frame, number):
+                sent.append(frame)
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        tokens = [token for _, _, token, gone in both.refused if not gone]
+        assert tokens == list(range(tokens[0], tokens[0] + len(tokens)))
+        both.server.loop.add_reader(both.server._fd, both.server._drain)
+        both.server._come_again()
+        await until(lambda: both.writable, "room is told")
+        arrived = len(sent) - len(tokens)
+        await until(lambda: len(both.at_server) >= arrived, "what was sent has arrived")
+        both.client.send(b"last")
+        await until(lambda: both.at_server[-1][1] == b"last", "the last has arrived")
+        assert [frame for _, frame in both.at_server] == [*sent[:arrived], b"last"]
+
+
+async def test_bundles_from_several_peers_and_to_them(context: SocketContext, ends: Ends) -> None:
+    if not ends.bundled:
+        return
+    with Both(context, ends) as both, context.socket(zmq.DEALER, owner="by hand") as other:
+        other.connect(both.endpoint)
+        other.raw.send(bundles.join([b"other %d" % number for number in range(bundles.FRAMES)]))
+        for malformed in (b"\xc1", b"\xc1\5\0\0\0four", bundles.join([b"a"] * (bundles.FRAMES + 1)), b"\xc1" * 20):
+            other.raw.send(malformed)
+        for number in range(100):
+            both.client.queue(b"mine %d" % number)
+        await until(lambda: len(both.at_server) == 100 + bundles.FRAMES and both.malformed == 4, "all have arrived")
+        for who, frame in sorted(both.at_server, key=lambda message: int(message[1].split()[1])):  # in turns
+            both.server.queue(frame, None, who)
+        await until(lambda: len(both.at_client) == 100, "all are answered")
+        assert both.at_client == [b"mine %d" % number for number in range(100)]
+        replies: list[bytes] = []
+        while len(replies) < bundles.FRAMES:
+            assert other.raw.poll(int(DEADLINE_S * 1000))
+            replies += bundles.split(other.raw.recv())
+        assert replies == [b"other %d" % number for number in range(bundles.FRAMES)]
+
+
+async def test_a_reply_to_nobody_is_given_back_as_gone(context: SocketContext, ends: Ends) -> None:
+    with Both(context, ends) as both:
         both.server.queue(b"reply", "token", b"\0abcd")
         await until(lambda: both.refused, "it is told")
         assert both.refused == [(b"\0abcd", b"reply", "token", True)]
 
 
-async def test_closing_sends_what_is_queued_and_taking_back_does_not(context: SocketContext, native: bool) -> None:
-    with Both(context, native, linger_ms=5000) as both:
+async def test_closing_sends_what_is_queued_and_taking_back_does_not(context: SocketContext, ends: Ends) -> None:
+    with Both(context, ends, linger_ms=5000) as both:
         both.client.queue(b"taken back", "token")
         assert both.client.take_back() == ["token"]
         both.client.queue(b"goodbye")
@@ -159,12 +221,12 @@ async def test_closing_sends_what_is_queued_and_taking_back_does_not(context: So
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_an_interrupt_in_a_callback_loses_no_message(
-    context: SocketContext, native: bool, error: type[BaseException]
+    context: SocketContext, ends: Ends, error: type[BaseException]
 ) -> None:
     loop = asyncio.new_event_loop()
 
     async def make() -> Both:
-        return Both(context, native)
+        return Both(context, ends)
 
     both = loop.run_until_complete(make())
     try:
@@ -231,7 +293,7 @@ asyncio.run(main())
     assert done.stdout.split() == ["False", "hello", "PlainBatch"], done.stderr
 
 
-def test_a_socket_belongs_to_one_thread(context: SocketContext, native: bool) -> None:
+def test_a_socket_belongs_to_one_thread(context: SocketContext, ends: Ends) -> None:
     """Both ends: before anything of libzmq is touched, whoever uses another thread's socket gets a typed error."""
 
     def in_thread(function: Callable[[], object]) -> BaseException | None:
@@ -239,7 +301,7 @@ def test_a_socket_belongs_to_one_thread(context: SocketContext, native: bool) ->
             return pool.submit(function).exception(DEADLINE_S)
 
     async def main() -> None:
-        with Both(context, native) as both:
+        with Both(context, ends) as both:
             owned = both.client.owned
             for use in (
                 lambda: owned.raw,

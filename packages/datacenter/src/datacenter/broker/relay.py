@@ -44,6 +44,7 @@ from datacenter.sockets import (
     MonitorEvent,
     OwnedSocket,
     SocketContext,
+    bundles,
     descriptor_limit,
     fork,
 )
@@ -277,7 +278,7 @@ class Relay:
             on_event=self._on_event,
             router_mandatory=True,
             send_high_water=self.options.client_high_water,
-            max_message_bytes=self.options.max_message_bytes,
+            max_message_bytes=bundles.largest_message(self.options.max_message_bytes),
             linger_ms=options.GOODBYE_LINGER_MS,
         )
         with self._lock:
@@ -352,7 +353,7 @@ class Relay:
                 reconnect_min_ms=_RETRY_MS,  # of connections that never stood: one that did takes its socket with it
                 reconnect_max_ms=_RETRY_MS,
                 send_high_water=self.options.instance_high_water,
-                max_message_bytes=self.options.max_message_bytes,
+                max_message_bytes=bundles.largest_message(self.options.max_message_bytes),
             )
             with self._lock:
                 self._connections.born(owned.generation)

@@ -127,7 +127,7 @@ class _Library:
         self.flush.argtypes, self.flush.restype = [c_void_p], c_int
         self.remove = slow.relay_loop_remove
         self.remove.argtypes, self.remove.restype = [c_void_p, c_int], c_int64
-        self.new = quick.relay_loop_new
+        self.new = quick.relay_loop_make
         self.new.argtypes = [POINTER(c_void_p), c_void_p, c_int, POINTER(_Limits), c_char_p, c_size_t]
         self.new.restype = c_void_p
         self.free = quick.relay_loop_free

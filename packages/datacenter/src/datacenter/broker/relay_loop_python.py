@@ -1,5 +1,6 @@
 """The relay's loop in Python, for a machine where the C one could not be built. The same decisions, message by message;
 native/relay_loop.c says why each is as it is. Several times slower, and it holds the GIL while it moves messages.
+Bundles are taken apart, and none is made: each call and each reply is sent on its own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import zmq
 
 from datacenter.broker.call_frame import LABEL, call_id, frame_id, labelled, routing_id_of, with_id
 from datacenter.broker.relay_loop import LoopLimits, Outcome, RelayCounts
+from datacenter.sockets import bundles
 from datacenter.sockets.owned import OwnedSocket
 
 _BURST: Final = 64  # shorter than in C: the thread that stops it waits for the GIL as well
@@ -191,17 +193,27 @@ class PythonRelayLoop:
 
     # --- calls: front to back
 
-    def _take_call(self) -> None:
-        """Reads one message; a call is put last of those that wait. Raises zmq.Again when there is nothing."""
+    def _take_message(self) -> int:
+        """Reads one message; its calls are put last of those that wait. Returns how many frames it had, malformed ones
+        included. Raises zmq.Again when there is nothing.
+        """
         client, frame = self._front.recv(_NOBLOCK), b""
         more = self._front.getsockopt(zmq.RCVMORE)
         if more:
             frame = self._front.recv(_NOBLOCK)
             more = self._front.getsockopt(zmq.RCVMORE)
-        found = None if more else call_id(frame)
+        frames = [] if more else bundles.split(frame)
+        if not frames:
+            self._drop_rest(self._front)
+            self._counts["malformed_calls"] += 1
+        for part in frames:
+            self._take_call(client, part)
+        return len(frames) or 1
+
+    def _take_call(self, client: bytes, frame: bytes) -> None:
+        found = call_id(frame)
         number = labelled(found[0], client) if found else None
         if found is None or number is None:
-            self._drop_rest(self._front)
             self._counts["malformed_calls"] += 1
             return
         deadline_ms = self._now_ms + min(found[1], _MOST_TIMEOUT_MS)
@@ -209,11 +221,10 @@ class PythonRelayLoop:
         self._earliest_deadline_ms = min(self._earliest_deadline_ms, deadline_ms)
 
     def _take_calls(self) -> None:
-        for _ in range(_BURST):
-            if len(self._waiting) >= self._limits.max_waiting:
-                return
+        taken = 0
+        while taken < _BURST and len(self._waiting) < self._limits.max_waiting:
             try:
-                self._take_call()
+                taken += self._take_message()
             except zmq.Again:
                 return
 
@@ -268,20 +279,29 @@ class PythonRelayLoop:
 
     def _move_replies(self, source: _Instance, most: int) -> None:
         receive: Callable[[int], bytes] = source.raw.recv
-        for _ in range(most):
+        moved = 0
+        while moved < most:
             try:
                 frame = receive(_NOBLOCK)
             except zmq.Again:
                 return
-            number = None if source.raw.getsockopt(zmq.RCVMORE) else frame_id(frame)
-            if number is None:
+            frames = [] if source.raw.getsockopt(zmq.RCVMORE) else bundles.split(frame)
+            if not frames:
                 self._drop_rest(source.raw)
                 self._counts["malformed_replies"] += 1
-            elif self._in_flight.get(number, (None, 0))[0] is not source:
-                self._counts["unknown_replies"] += 1
-            else:
-                self._end_flight(number, source)
-                self._deliver(number, with_id(frame, number & ~LABEL), "replies")
+            for part in frames:
+                self._move_reply(source, part)
+            moved += len(frames) or 1
+
+    def _move_reply(self, source: _Instance, frame: bytes) -> None:
+        number = frame_id(frame)
+        if number is None:
+            self._counts["malformed_replies"] += 1
+        elif self._in_flight.get(number, (None, 0))[0] is not source:
+            self._counts["unknown_replies"] += 1
+        else:
+            self._end_flight(number, source)
+            self._deliver(number, with_id(frame, number & ~LABEL), "replies")
 
     def _answer(self, number: int, tail: bytes, counter: str) -> None:
         """Ends a call with an answer of the relay's own."""

@@ -40,12 +40,14 @@ class RelayOptions:
         "How long after its deadline a call's reply is still expected. Then the call is forgotten: its client has "
         "ended it, and a service that never answers must not fill the table of calls.")
     client_high_water: int = option(
-        "relay", "client_high_water", MAX_IN_FLIGHT, "replies", "C",
-        "Replies queued for one client. As many as a client may have calls in flight, so that one that reads loses "
-        "none; those of one that does not are dropped and counted, and nobody waits for it.")
+        "relay", "client_high_water", MAX_IN_FLIGHT, "messages", "C",
+        "Messages queued for one client: a reply each, or a bundle of small ones, 16 KiB at most. As many as a client "
+        "may have calls in flight, so that one that reads loses none; those of one that does not are dropped and "
+        "counted, and nobody waits for it.")
     instance_high_water: int = option(
-        "relay", "instance_high_water", SocketOptions().send_high_water, "calls", "C",
-        "Calls queued for one instance before others are preferred; when all are full, calls wait.")
+        "relay", "instance_high_water", SocketOptions().send_high_water, "messages", "C",
+        "Messages queued for one instance before others are preferred: a call each, or a bundle of small ones, 16 KiB "
+        "at most. When all are full, calls wait.")
     max_message_bytes: int = option(
         "relay", "max_message_bytes", SocketOptions().max_message_bytes, "bytes", "",
         "Larger calls and replies end the connection that brought them. As everywhere else, so that a route changes "

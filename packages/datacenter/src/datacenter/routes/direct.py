@@ -101,6 +101,7 @@ class Peer:
             on_writable=self._writable,
             on_refused=self._was_refused,
             on_malformed=lambda _: self.end("malformed reply"),
+            bundled=True,
         )
 
     def send(self, pending: Pending, frame: bytes) -> bool:

@@ -12,14 +12,14 @@ import functools
 from array import array
 from collections.abc import Sequence
 from ctypes import POINTER, c_char_p, c_int, c_int32, c_uint, c_uint32, c_void_p
-from itertools import accumulate
+from itertools import accumulate, islice, takewhile
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import zmq
 
 from datacenter.errors import DatacenterError
-from datacenter.sockets import libzmq
+from datacenter.sockets import bundles, libzmq
 from datacenter.sockets.native_library import of_these_sources
 from datacenter.sockets.owned import OwnedSocket
 
@@ -44,7 +44,7 @@ class Received(NamedTuple):
 
 class Batch(Protocol):
     def receive(self) -> Received:
-        """At most MOST messages; never waits. Raises zmq.ZMQError (ETERM)."""
+        """At most MOST messages, and what else the last one's bundle has; never waits. Raises zmq.ZMQError (ETERM)."""
 
     def send(self, routing_ids: Sequence[bytes], frames: Sequence[bytes]) -> Sequence[int]:
         """Sends what finds room; never waits. The outcome of each message, or () if all were sent."""
@@ -61,7 +61,7 @@ class _Shared(ctypes.Structure):
         ("size", c_uint32),
         ("all", c_int32),
         ("malformed", c_int32),
-        ("spans", c_uint32 * (3 * MOST)),
+        ("spans", c_uint32 * (3 * (MOST + bundles.FRAMES - 1))),
     ]
 
 
@@ -70,8 +70,8 @@ class _Library:
 
     def __init__(self) -> None:
         library = ctypes.PyDLL(str(LIBRARY))
-        self.new = library.batch_new
-        self.new.argtypes, self.new.restype = [POINTER(c_void_p), c_void_p, c_int], c_void_p
+        self.new = library.batch_make
+        self.new.argtypes, self.new.restype = [POINTER(c_void_p), c_void_p, c_int, c_int], c_void_p
         self.free = library.batch_free
         self.free.argtypes, self.free.restype = [c_void_p], None
         self.receive = library.batch_receive
@@ -96,11 +96,11 @@ def _library() -> _Library:
 class NativeBatch:
     """In C. Raises OSError or DatacenterError where it cannot be loaded."""
 
-    def __init__(self, owned: OwnedSocket, *, routed: bool) -> None:
+    def __init__(self, owned: OwnedSocket, *, routed: bool, bundled: bool) -> None:
         self._library = library = _library()
         self._owned = owned  # as long as there is a batch, its socket is not collected
         self._routed = routed
-        self._batch: int | None = library.new(library.functions, libzmq.pointer(owned), routed)
+        self._batch: int | None = library.new(library.functions, libzmq.pointer(owned), routed, bundled)
         if self._batch is None:
             raise MemoryError("no memory for a batch")
         self._shared = shared = _Shared.from_address(self._batch)
@@ -154,43 +154,60 @@ class NativeBatch:
 class PlainBatch:
     """Through pyzmq, message by message."""
 
-    def __init__(self, owned: OwnedSocket, *, routed: bool) -> None:
+    def __init__(self, owned: OwnedSocket, *, routed: bool, bundled: bool) -> None:
         # The methods of the C class: the Python ones above them check flags that are not used here, at 0.3 µs a call.
         self._recv: Any = super(zmq.Socket, owned.raw).recv
         self._send: Any = super(zmq.Socket, owned.raw).send
         self._get: Any = super(zmq.Socket, owned.raw).get
         self._routed = routed
+        self._bundled = bundled
 
     def receive(self) -> Received:
         routing_ids: list[bytes] = []
         frames: list[bytes | None] = []
         while len(frames) < MOST:
             try:
-                if self._routed:
-                    routing_ids.append(self._recv(_NOBLOCK))
-                frames.append(self._recv(_NOBLOCK))
+                routing_id = self._recv(_NOBLOCK) if self._routed else b""
+                frame: bytes = self._recv(_NOBLOCK)
             except zmq.Again:
                 return Received(routing_ids, frames, all=True)
+            found: Sequence[bytes | None] = (frame,)
             if self._get(_RCVMORE):
                 while self._get(_RCVMORE):
                     self._recv(_NOBLOCK)
-                frames[-1] = None
+                found = (None,)
+            elif self._bundled:
+                found = bundles.split(frame) or (None,)
+            frames += found
+            if self._routed:
+                routing_ids += [routing_id] * len(found)
         return Received(routing_ids, frames, all=False)
 
     def send(self, routing_ids: Sequence[bytes], frames: Sequence[bytes]) -> Sequence[int]:
         outcomes: list[int] = []
         outcome: int = SENT
-        for number, frame in enumerate(frames):
+        while (first := len(outcomes)) < len(frames):
+            count = self._together(routing_ids, frames, first)
             if self._routed or outcome == SENT:
                 try:
                     if self._routed:
-                        self._send(routing_ids[number], _MORE)
-                    self._send(frame, _NOBLOCK)
+                        self._send(routing_ids[first], _MORE)
+                    self._send(bundles.join(frames[first : first + count]), _NOBLOCK)
                     outcome = SENT
                 except zmq.ZMQError as error:
                     outcome = error.errno or errno.EIO
-            outcomes.append(outcome)
+            outcomes += [outcome] * count
         return outcomes if any(outcomes) else ()
+
+    def _together(self, routing_ids: Sequence[bytes], frames: Sequence[bytes], first: int) -> int:
+        """How many of the messages from `first` on travel as one."""
+        if not self._bundled:
+            return 1
+        last = len(frames)
+        if self._routed:
+            same = takewhile(routing_ids[first].__eq__, islice(routing_ids, first, first + bundles.FRAMES))
+            last = first + sum(1 for _ in same)
+        return bundles.together(frames, first, last)
 
     def close(self) -> None:
         pass
@@ -203,13 +220,16 @@ _MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
 _RCVMORE: Final = int(zmq.RCVMORE)
 
 
-def make(owned: OwnedSocket, *, native: bool | None = None) -> Batch:
-    """The batch of a socket: in C if that can be had, else in Python; `native` insists on one of them."""
+def make(owned: OwnedSocket, *, bundled: bool = False, native: bool | None = None) -> Batch:
+    """The batch of a socket: in C if that can be had, else in Python; `native` insists on one of them.
+
+    bundled: small frames travel together (bundles.py), for connections whose other end knows that too.
+    """
     routed = owned.raw.getsockopt(zmq.TYPE) == zmq.ROUTER
     if native is not False:
         try:
-            return NativeBatch(owned, routed=routed)
+            return NativeBatch(owned, routed=routed, bundled=bundled)
         except (OSError, DatacenterError):
             if native:
                 raise
-    return PlainBatch(owned, routed=routed)
+    return PlainBatch(owned, routed=routed, bundled=bundled)

@@ -1,4 +1,5 @@
-"""A plain ZeroMQ socket under asyncio (or uvloop): received from and sent to in batches, one bare frame a message.
+"""A plain ZeroMQ socket under asyncio (or uvloop): received from and sent to in batches, one bare frame a message;
+on data connections several small ones (bundles.py), which nothing above this layer sees.
 
 ZMQ_FD is edge-triggered: it becomes readable when *something* happened, and says nothing more until the socket's
 commands have been processed. Any send or getsockopt processes them too, so it can eat the edge of a message that
@@ -54,6 +55,7 @@ class LoopSocket:
 
     `on_writable()` is called once after a send was refused (it returned False) and there may be room again.
     `on_malformed(routing_id)` is called for a message of another number of frames; its frames are dropped.
+    bundled: frames that are queued in one turn for one peer travel together, as do those received (bundles.py).
     The callbacks run in the loop's thread and must not block; what they raise is logged and the next message goes on.
     """
 
@@ -66,6 +68,7 @@ class LoopSocket:
         on_writable: Callable[[], None] | None = None,
         on_malformed: Callable[[bytes], None] | None = None,
         on_refused: Callable[[bytes, bytes, Any, bool], None] | None = None,
+        bundled: bool = False,
         native: bool | None = None,
     ) -> None:
         owned.move_here()
@@ -78,7 +81,7 @@ class LoopSocket:
         # The methods of the C class: the Python ones above them check flags that are not used here, at 0.3 µs a call.
         self._send: Callable[[bytes, int], object] = super(zmq.Socket, owned.raw).send
         self._get: Callable[[int], Any] = super(zmq.Socket, owned.raw).get
-        self._batch = batches.make(owned, native=native)
+        self._batch = batches.make(owned, bundled=bundled, native=native)
         self._on_message = on_message
         self._on_writable = on_writable
         self._on_malformed = on_malformed

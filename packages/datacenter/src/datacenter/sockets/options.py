@@ -57,10 +57,12 @@ class SocketOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         "A connect to a host that does not answer ends after this (kernel: about 2 minutes).")
     max_message_bytes: int = _socket(
         "max_message_bytes", 16 * 1024 * 1024, "bytes", "",
-        "A larger message ends its connection instead of taking the memory (libzmq: no limit). -1 lifts it.")
+        "A larger message ends its connection instead of taking the memory (libzmq: no limit). -1 lifts it. Where "
+        "calls travel a bundle of them (16 KiB) passes, whatever the limit of one call is.")
     send_high_water: int = _socket(
         "send_high_water", 1000, "messages", "",
-        "Messages queued for one peer before send refuses: a slow peer is noticed, not stored.")
+        "Messages queued for one peer before send refuses: a slow peer is noticed, not stored. A message may be a "
+        "bundle of small calls or replies, 16 KiB at most.")
     receive_high_water: int = _socket(
         "receive_high_water", 1000, "messages", "",
         "Messages queued from one peer before it is no longer read.")

@@ -2,6 +2,7 @@
  * would block.
  * usage: tests LIBZMQ */
 #define _GNU_SOURCE
+#include "bundle.h"
 #include "call_frame.h"
 #include "check.h"
 #include "relay_loop.h"
@@ -13,7 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DEALER = 5, ROUTER = 6, ROUTING_ID = 5, LINGER = 17, SNDHWM = 23, RCVHWM = 24, RCVTIMEO = 27, LAST_ENDPOINT = 32 };
+enum { DEALER = 5, ROUTER = 6, ROUTING_ID = 5, TYPE = 16, RCVMORE = 13, LINGER = 17, SNDHWM = 23, RCVHWM = 24, RCVTIMEO = 27, LAST_ENDPOINT = 32 };
 enum { MANDATORY = 33, IMMEDIATE = 39, SNDMORE = 2, DONTWAIT = 1 };
 
 /* libzmq's functions that only the tests need */
@@ -26,7 +27,7 @@ static int (*get)(void *, int, void *, size_t *);
 static int (*bind_to)(void *, const char *);
 static int (*connect_to)(void *, const char *);
 static int (*send_part)(void *, const void *, size_t, int);
-static int (*receive_part)(void *, void *, size_t, int);
+static int (*receive_raw)(void *, void *, size_t, int);
 static int (*poll_sockets)(struct relay_poll *, int, long);
 static void *functions[32]; /* what the loop needs */
 
@@ -45,7 +46,7 @@ static void load(const char *path) {
     FIND(bind_to, "zmq_bind");
     FIND(connect_to, "zmq_connect");
     FIND(send_part, "zmq_send");
-    FIND(receive_part, "zmq_recv");
+    FIND(receive_raw, "zmq_recv");
     FIND(poll_sockets, "zmq_poll");
     for (unsigned n = 0; relay_function_name(n); n++)
         FIND(functions[n], relay_function_name(n));
@@ -57,8 +58,72 @@ static int64_t now_ms(void) {
     return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+/* --- sockets */
+
+/* What is left of the bundle that a socket has received. */
+static struct rest {
+    void *socket;
+    bool routed, id_given;
+    int id_size, left;
+    unsigned char id[256], bytes[BUNDLE_BYTES];
+    size_t size, at;
+} rests[64];
+
+static struct rest *rest_of(void *socket) {
+    struct rest *rest = rests;
+    while (rest->socket && rest->socket != socket)
+        rest++;
+    CHECK(rest < rests + 63);
+    rest->socket = socket;
+    return rest;
+}
+
+static int option_of(void *socket, int option) {
+    int value;
+    size_t size = sizeof value;
+    CHECK(get(socket, option, &value, &size) == 0);
+    return value;
+}
+
+static int part_of_rest(struct rest *rest, void *into, size_t room) {
+    if (rest->routed && !rest->id_given) {
+        rest->id_given = true;
+        memcpy(into, rest->id, (size_t)rest->id_size);
+        return rest->id_size;
+    }
+    size_t size;
+    const unsigned char *frame = bundle_next(rest->bytes, rest->size, &rest->at, &size);
+    rest->id_given = false;
+    rest->left--;
+    memcpy(into, frame, size < room ? size : room);
+    return (int)size;
+}
+
+/* As zmq_recv, but the frames of a bundle come one by one, each with its routing id on a ROUTER. */
+static int receive_part(void *socket, void *into, size_t room, int flags) {
+    struct rest *rest = rest_of(socket);
+    if (rest->left)
+        return part_of_rest(rest, into, room);
+    int size = receive_raw(socket, rest->bytes, sizeof rest->bytes, flags);
+    if (size < 0)
+        return size;
+    rest->size = (size_t)size;
+    if (option_of(socket, TYPE) == ROUTER && option_of(socket, RCVMORE)) {
+        rest->id_size = size;
+        memcpy(rest->id, rest->bytes, (size_t)size);
+    } else if (bundle_is(rest->bytes, rest->size)) {
+        CHECK((rest->left = (int)bundle_frames(rest->bytes, rest->size)) > 1);
+        rest->routed = rest->id_given = option_of(socket, TYPE) == ROUTER;
+        rest->at = 0;
+        return part_of_rest(rest, into, room);
+    }
+    memcpy(into, rest->bytes, (size_t)size < room ? (size_t)size : room);
+    return size;
+}
+
 static void *make(void *context, int type, int high_water) {
     void *socket = socket_new(context, type);
+    *rest_of(socket) = (struct rest){.socket = socket};
     int timeout_ms = 5000, zero = 0, one = 1;
     CHECK(socket);
     CHECK(set(socket, RCVTIMEO, &timeout_ms, sizeof timeout_ms) == 0);
@@ -105,16 +170,17 @@ static void *run(void *argument) {
     return NULL;
 }
 
-static const struct relay_limits usual = {.max_instances = MOST, .max_waiting = 1000, .max_in_flight = 100000, .late_reply_ms = 50};
+static const struct relay_limits usual = {.max_instances = MOST, .max_waiting = 1000, .max_in_flight = 200000, .late_reply_ms = 50};
 
 static void resume(struct stage *stage) { CHECK(pthread_create(&stage->thread, NULL, run, stage) == 0); }
 
 static void begin_limited(struct stage *stage, int services, int high_water, struct relay_limits limits) {
     char address[64];
+    memset(rests, 0, sizeof rests);
     *stage = (struct stage){.context = ctx_new(), .wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .count = services};
     stage->limits = limits;
     stage->front = listening(stage->context, high_water, stage->address);
-    stage->loop = relay_loop_new(functions, stage->front, stage->wake, &stage->limits, "expired", 7);
+    stage->loop = relay_loop_make(functions, stage->front, stage->wake, &stage->limits, "expired", 7);
     for (int n = 0; n < services; n++) {
         stage->services[n] = listening(stage->context, high_water, address);
         stage->backs[n] = connected(stage->context, high_water, address, 1);
@@ -170,6 +236,17 @@ static void call_for(void *client, uint32_t number, size_t size, uint32_t timeou
 
 static void call(void *client, uint32_t number, size_t size) { call_for(client, number, size, 60000); }
 
+/* The same for `calls` calls from number `first` on, as one message. */
+static void call_together(void *client, uint32_t first, unsigned calls, size_t size) {
+    struct bundle bundle = {0};
+    unsigned char frame[BUNDLE_FRAME_BYTES];
+    for (unsigned n = 0; n < calls; n++) {
+        compose(frame, size, 0, first + n, 60000);
+        CHECK(bundle_add(&bundle, frame, size));
+    }
+    CHECK(send_part(client, bundle.bytes, bundle.size, 0) == (int)bundle.size);
+}
+
 /* Takes a call at a service and answers it. */
 static void serve(void *service) {
     unsigned char id[256], frame[4096];
@@ -223,7 +300,7 @@ static void test_replies_return_to_their_callers(void) {
         for (int served = 0; served < 3;) /* whichever has one: the fewest unanswered get the next */
             for (int n = 0; n < 2; n++) {
                 struct relay_poll item = {.socket = stage.services[n], .events = 1};
-                if (poll_sockets(&item, 1, 1) > 0) {
+                if (rest_of(stage.services[n])->left || poll_sockets(&item, 1, 1) > 0) {
                     serve(stage.services[n]);
                     served++;
                 }
@@ -280,6 +357,79 @@ static void test_garbage_is_dropped_whole(void) {
     CHECK(counts.calls == 1 && counts.replies == 1 && counts.malformed_replies == 3);
 }
 
+static void test_bundles_of_several_clients_and_instances(void) {
+    enum { EACH = 30 };
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char answers[2][EACH] = {0}, id[256], frame[4096];
+    begin(&stage, 2, 1000);
+    void *clients[2];
+    for (int n = 0; n < 2; n++)
+        clients[n] = connected(stage.context, 1000, stage.address, 0);
+    for (int n = 0; n < 2; n++)
+        call_together(clients[n], 0, EACH, 100);
+    UNTIL(counts_of(&stage).calls == 2 * EACH);
+    CHECK(relay_loop_in_flight(stage.loop, 0) == EACH && relay_loop_in_flight(stage.loop, 1) == EACH);
+    for (int n = 0; n < 2; n++) { /* each answers all it has in one message, and a call of nobody */
+        struct bundle replies = {0};
+        int id_size = 0;
+        for (int call = 0; call < EACH; call++) {
+            id_size = receive_part(stage.services[n], id, sizeof id, 0);
+            int size = receive_part(stage.services[n], frame, sizeof frame, 0);
+            CHECK(size == 100 && bundle_add(&replies, frame, (size_t)size));
+        }
+        compose(frame, 100, 12345, 1, 1);
+        CHECK(bundle_add(&replies, frame, 100) && bundle_add(&replies, (const unsigned char *)"no reply", 8));
+        CHECK(send_part(stage.services[n], id, (size_t)id_size, SNDMORE) == id_size);
+        CHECK(send_part(stage.services[n], replies.bytes, replies.size, 0) == (int)replies.size);
+    }
+    for (int n = 0; n < 2; n++)
+        for (int call = 0; call < EACH; call++) {
+            CHECK(receive_part(clients[n], frame, sizeof frame, 0) == 100);
+            CHECK(!(frame_id(frame, 100) & LABEL_BITS) && frame[10] < EACH && answers[n][frame[10]]++ == 0);
+        }
+    UNTIL(counts_of(&stage).unknown_replies == 2 && counts_of(&stage).malformed_replies == 2);
+    for (int n = 0; n < 2; n++)
+        socket_close(clients[n]);
+    end(&stage, &counts);
+    CHECK(counts.calls == 2 * EACH && counts.replies == 2 * EACH && counts.replies_no_client == 0);
+}
+
+static void test_malformed_bundles_are_dropped_whole(void) {
+    struct stage stage;
+    struct relay_counts counts;
+    struct bundle bundle = {0};
+    unsigned char frame[100], large[BUNDLE_BYTES + 1] = {BUNDLE_MARK, 100};
+    begin(&stage, 1, 5000);
+    void *client = connected(stage.context, 5000, stage.address, 0);
+    for (int n = 0; n < 2; n++) {
+        compose(frame, sizeof frame, 0, (uint32_t)n, 60000);
+        CHECK(bundle_add(&bundle, frame, sizeof frame));
+    }
+    uint64_t malformed = 0;
+    for (size_t size = 1; size < bundle.size; size++) /* cut anywhere but between the two */
+        if (size != 1 + BUNDLE_LENGTH + sizeof frame) {
+            CHECK(send_part(client, bundle.bytes, size, 0) == (int)size);
+            malformed++;
+        }
+    CHECK(send_part(client, large, sizeof large, 0) == sizeof large);
+    UNTIL(counts_of(&stage).malformed_calls == malformed + 1);
+    CHECK(counts_of(&stage).calls == 0);
+    bundle.bytes[1 + BUNDLE_LENGTH] = 0; /* the first frame is no call: the second is one all the same */
+    CHECK(send_part(client, bundle.bytes, bundle.size, 0) == (int)bundle.size);
+    unsigned char id[256];
+    int id_size = receive_part(stage.services[0], id, sizeof id, 0);
+    CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == sizeof frame);
+    CHECK(send_part(stage.services[0], id, (size_t)id_size, SNDMORE) == id_size);
+    CHECK(send_part(stage.services[0], bundle.bytes, bundle.size - 1, 0) == (int)bundle.size - 1);
+    CHECK(send_part(stage.services[0], id, (size_t)id_size, SNDMORE) == id_size);
+    CHECK(send_part(stage.services[0], frame, sizeof frame, 0) == sizeof frame);
+    expect(client, 1, sizeof frame);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.malformed_calls == malformed + 2 && counts.malformed_replies == 1 && counts.calls == 1);
+}
+
 /* Waits until no call has moved for 50 ms: every queue is full. Returns how many have. */
 static uint64_t stand_still(const struct stage *stage) {
     uint64_t calls = 0;
@@ -314,6 +464,30 @@ static void test_it_ends_while_no_instance_reads_and_nothing_was_lost(void) {
     CHECK(stand_still(&stage) < 40000);
     socket_close(client);
     end(&stage, &counts);
+}
+
+/* A bundle that finds no room is taken back, whole, and goes another time, in order; one that waits ends by its deadline. */
+static void test_bundles_that_find_no_room_wait(void) {
+    enum { BUNDLES = 4000, EACH = 30, ALL = BUNDLES * EACH };
+    struct stage stage;
+    struct relay_counts counts;
+    unsigned char frame[4096];
+    begin(&stage, 1, 1);
+    void *client = connected(stage.context, 0, stage.address, 0);
+    for (uint32_t n = 0; n < BUNDLES; n++)
+        call_together(client, n * EACH, EACH, 250);
+    uint64_t calls = stand_still(&stage);
+    CHECK(calls < ALL && relay_loop_in_flight(stage.loop, 0) == (int64_t)calls);
+    for (uint32_t n = 0; n < ALL; n++) {
+        CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) > 0);
+        CHECK(receive_part(stage.services[0], frame, sizeof frame, 0) == 250);
+        CHECK((frame_id(frame, 250) & 0x7fffffff) == n);
+    }
+    UNTIL(counts_of(&stage).calls == ALL);
+    CHECK(relay_loop_in_flight(stage.loop, 0) == ALL);
+    socket_close(client);
+    end(&stage, &counts);
+    CHECK(counts.malformed_calls == 0 && counts.duplicate_calls == 0 && counts.expired == 0);
 }
 
 static void test_a_client_that_does_not_read_holds_up_nobody(void) {
@@ -361,13 +535,15 @@ static void arrived(void *socket) {
     CHECK(poll_sockets(&item, 1, 5000) == 1);
 }
 
-static void test_calls_of_a_removed_instance_are_lost(void) {
+static void test_calls_of_a_removed_instance_are_lost(bool together) {
     struct stage stage;
     struct relay_counts counts;
     unsigned char told[10] = {0}, frame[64], number;
     begin(&stage, 2, 1000);
     void *client = connected(stage.context, 1000, stage.address, 0);
-    for (uint32_t n = 0; n < 10; n++)
+    if (together)
+        call_together(client, 0, 10, 32);
+    for (uint32_t n = 0; n < 10 && !together; n++)
         call(client, n, 32);
     UNTIL(counts_of(&stage).calls == 10);
     pause_loop(&stage);
@@ -556,11 +732,15 @@ int main(int count, char **arguments) {
     load(arguments[1]);
     test_replies_return_to_their_callers();
     test_garbage_is_dropped_whole();
+    test_bundles_of_several_clients_and_instances();
+    test_malformed_bundles_are_dropped_whole();
+    test_bundles_that_find_no_room_wait();
     test_it_ends_while_no_instance_reads_and_nothing_was_lost();
     test_a_client_that_does_not_read_holds_up_nobody();
     test_a_client_that_is_gone_is_counted();
     test_retiring_an_instance_waits_for_its_replies();
-    test_calls_of_a_removed_instance_are_lost();
+    test_calls_of_a_removed_instance_are_lost(false);
+    test_calls_of_a_removed_instance_are_lost(true);
     test_calls_that_wait_end_by_their_deadline();
     test_calls_that_nobody_answers_are_forgotten();
     test_a_reply_that_nobody_waits_for_reaches_nobody();

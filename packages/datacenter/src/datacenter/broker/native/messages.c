@@ -30,6 +30,16 @@ int receive(struct messages *messages, message *part, void *socket) {
     return outcome;
 }
 
+int copy(struct messages *messages, message *to, const void *data, size_t size) {
+    if (messages->api.zmq_msg_init_size(to, size) < 0) {
+        int outcome = failed(messages);
+        messages->api.zmq_msg_init(to);
+        return outcome;
+    }
+    memcpy(messages->api.zmq_msg_data(to), data, size);
+    return MOVED_ONE;
+}
+
 int drop_rest(struct messages *messages, void *socket, bool more) {
     while (more) {
         message part;

@@ -28,6 +28,8 @@ struct messages {
 int failed(struct messages *messages);
 /* The first or a later part of a message. Where it fails, nothing is left to close: MOVED_ALL when there is none. */
 int receive(struct messages *messages, message *part, void *socket);
+/* A message with these bytes. Where it fails, nothing is left to close, and it may be closed all the same. */
+int copy(struct messages *messages, message *to, const void *data, size_t size);
 /* Receives and forgets what is left of a message. */
 int drop_rest(struct messages *messages, void *socket, bool more);
 /* Sends a frame to the client whom the label of `id` stands for, through a ROUTER with MANDATORY. The frame is the caller's to close.

@@ -7,13 +7,17 @@
  *   (router.cpp:xsend), and is counted, instead of being dropped in silence; the high-water mark is checked at that part only, so
  *   the second one goes with it. One client that does not read never holds up the others.
  * - No return value of the poll is trusted beyond "look there": each source is read until it has nothing.
- * - The wake-up descriptor is in every poll, and each source is read in bursts, so a stop is seen within two bursts. */
+ * - The wake-up descriptor is in every poll, and each source is read in bursts, so a stop is seen within two bursts.
+ * - Nothing is in a bundle when the loop polls or returns. */
 #define _POSIX_C_SOURCE 200809L
 #include "relay_loop.h"
 
+#include "bundle.h"
 #include "call_frame.h"
+#include "from_clients.h"
 #include "in_flight.h"
 #include "messages.h"
+#include "to_clients.h"
 
 #include <poll.h>
 #include <stdbool.h>
@@ -27,7 +31,6 @@
 #define ZMQ_POLLERR 4
 
 enum { BURST = 256, LEAST_SWEEP_MS = 100, MOST_POLL_MS = 1000 * 1000 };
-#define MOST_TIMEOUT_MS (INT64_C(1) << 40) /* 34 years: no sum of it overflows */
 
 /* A wire.Failure from its code on. */
 struct failure {
@@ -40,17 +43,14 @@ struct instance {
     struct failure lost;
     int64_t in_flight;
     bool ready, retired;
-    bool full; /* refused a call: not tried again until poll says POLLOUT */
-};
-
-struct waiting {
-    message call; /* labelled */
-    uint64_t id;
-    int64_t deadline_ms;
+    bool full;            /* refused calls: not tried again until poll says POLLOUT */
+    struct bundle *calls; /* in flight by the books, and sent at the end of hand_over */
 };
 
 struct relay_loop {
     struct messages messages;
+    struct from_clients waiting;
+    struct to_clients clients;
     struct relay_limits limits;
     void *front;
     int wake;
@@ -58,18 +58,12 @@ struct relay_loop {
     struct failure expired;
     struct relay_counts counts;
     struct relay_poll *polls;
-    int64_t now_ms;          /* as of the last poll */
-    struct waiting *waiting; /* a ring of limits.max_waiting */
-    unsigned first, waiting_count;
-    int64_t earliest_deadline_ms; /* no waiting call's is before it */
+    int64_t now_ms; /* as of the last poll */
     struct in_flight in_flight;
     int64_t next_sweep_ms; /* of in_flight: not before it, so that many short deadlines do not cost a search each */
-    unsigned used, next;   /* slots from `used` on are free */
+    unsigned used, next; /* slots from `used` on are free */
     struct instance instances[];
 };
-
-/* One thread writes, any may read. */
-static void count(uint64_t *counter) { __atomic_store_n(counter, *counter + 1, __ATOMIC_RELAXED); }
 
 static void add_in_flight(struct instance *instance, int64_t more) {
     __atomic_store_n(&instance->in_flight, instance->in_flight + more, __ATOMIC_RELAXED);
@@ -77,50 +71,31 @@ static void add_in_flight(struct instance *instance, int64_t more) {
 
 /* --- to clients */
 
-static int tell(struct relay_loop *loop, uint64_t id, message *frame, uint64_t *counter) {
-    enum delivery what;
-    int outcome = deliver(&loop->messages, loop->front, id, frame, &what);
-    if (what != NOT_SENT)
-        count(what == DELIVERED ? counter : what == NO_ROOM ? &loop->counts.replies_no_room : &loop->counts.replies_no_client);
-    return outcome;
-}
-
 /* Ends a call with an answer of the relay's own. */
 static int answer(struct relay_loop *loop, uint64_t id, const struct failure *failure, uint64_t *counter) {
+    size_t size = LEAST_FRAME + failure->size;
     message frame;
-    if (loop->messages.api.zmq_msg_init_size(&frame, LEAST_FRAME + failure->size) < 0)
+    if (loop->messages.api.zmq_msg_init_size(&frame, size) < 0)
         return failed(&loop->messages);
     unsigned char *data = loop->messages.api.zmq_msg_data(&frame);
     memcpy(data, "\x96\x02\xcf", ID_AT); /* an array of six, wire.Failure's tag, an id */
     write_id(data, id & ~LABEL_BITS);
     memcpy(data + LEAST_FRAME, failure->data, failure->size);
-    int outcome = tell(loop, id, &frame, counter);
+    int outcome = tell(&loop->clients, id, data, size, &frame, counter);
     loop->messages.api.zmq_msg_close(&frame);
     return outcome;
 }
 
 /* --- calls that wait */
 
-static struct waiting *waiting_at(struct relay_loop *loop, unsigned number) {
-    return &loop->waiting[(loop->first + number) % loop->limits.max_waiting];
-}
-
-static void pop_waiting(struct relay_loop *loop) {
-    loop->first = (loop->first + 1) % loop->limits.max_waiting;
-    if (--loop->waiting_count == 0) {
-        loop->first = 0; /* the ring's beginning is in the cache */
-        loop->earliest_deadline_ms = INT64_MAX;
-    }
-}
-
 /* Ends the waiting calls whose deadline has passed; the others close ranks. */
 static int expire_waiting(struct relay_loop *loop) {
     const struct relay_api *api = &loop->messages.api;
-    unsigned all = loop->waiting_count, kept = 0;
+    unsigned all = loop->waiting.count, kept = 0;
     int outcome = MOVED_ONE;
-    loop->earliest_deadline_ms = INT64_MAX;
+    loop->waiting.earliest_deadline_ms = INT64_MAX;
     for (unsigned n = 0; n < all; n++) {
-        struct waiting *call = waiting_at(loop, n), *to = waiting_at(loop, kept);
+        struct waiting *call = waiting_at(&loop->waiting, n), *to = waiting_at(&loop->waiting, kept);
         if (call->deadline_ms <= loop->now_ms && outcome == MOVED_ONE) {
             outcome = answer(loop, call->id, &loop->expired, &loop->counts.expired);
             api->zmq_msg_close(&call->call);
@@ -134,53 +109,11 @@ static int expire_waiting(struct relay_loop *loop) {
             api->zmq_msg_close(&call->call);
         }
         kept++;
-        if (call->deadline_ms < loop->earliest_deadline_ms)
-            loop->earliest_deadline_ms = call->deadline_ms;
+        if (call->deadline_ms < loop->waiting.earliest_deadline_ms)
+            loop->waiting.earliest_deadline_ms = call->deadline_ms;
     }
-    loop->waiting_count = kept;
+    loop->waiting.count = kept;
     return outcome;
-}
-
-/* Whether what was received is a call: labels it, and notes what is to be known of it. */
-static bool read_call(struct relay_loop *loop, message *client, struct waiting *call) {
-    const struct relay_api *api = &loop->messages.api;
-    unsigned char *data = api->zmq_msg_data(&call->call);
-    uint64_t timeout_ms, id = call_id(data, api->zmq_msg_size(&call->call), &timeout_ms);
-    call->id = id ? labelled(id, api->zmq_msg_data(client), api->zmq_msg_size(client)) : 0;
-    if (!call->id)
-        return false;
-    write_id(data, call->id);
-    call->deadline_ms = loop->now_ms + (timeout_ms < MOST_TIMEOUT_MS ? (int64_t)timeout_ms : MOST_TIMEOUT_MS);
-    if (call->deadline_ms < loop->earliest_deadline_ms)
-        loop->earliest_deadline_ms = call->deadline_ms;
-    return true;
-}
-
-/* Reads one message from the front; a call is put last of those that wait. */
-static int take_call(struct relay_loop *loop) {
-    const struct relay_api *api = &loop->messages.api;
-    struct waiting *last = waiting_at(loop, loop->waiting_count);
-    message client;
-    int outcome = receive(&loop->messages, &client, loop->front);
-    if (outcome != MOVED_ONE)
-        return outcome;
-    bool more = api->zmq_msg_more(&client), is_call = false;
-    if (more) {
-        outcome = receive(&loop->messages, &last->call, loop->front);
-        if (outcome == MOVED_ONE) {
-            more = api->zmq_msg_more(&last->call);
-            is_call = !more && read_call(loop, &client, last);
-            if (is_call)
-                loop->waiting_count++;
-            else
-                api->zmq_msg_close(&last->call);
-        }
-    }
-    api->zmq_msg_close(&client);
-    if (outcome != MOVED_ONE || is_call)
-        return outcome;
-    count(&loop->counts.malformed_calls);
-    return drop_rest(&loop->messages, loop->front, more);
 }
 
 /* --- calls: front to back */
@@ -203,43 +136,126 @@ static struct instance *choose(struct relay_loop *loop) {
     return best;
 }
 
-/* Hands over what waits, the oldest first, while there is room. MOVED_ONE unless something failed. */
-static int hand_over(struct relay_loop *loop) {
-    while (loop->waiting_count) {
-        struct waiting *first = waiting_at(loop, 0);
+/* Notes that an instance was handed a call. */
+static void begin_flight(struct relay_loop *loop, struct instance *to, const struct waiting *call) {
+    in_flight_put(&loop->in_flight, call->id, (uint32_t)(to - loop->instances), call->deadline_ms + loop->limits.late_reply_ms);
+    add_in_flight(to, 1);
+}
+
+/* An instance had no room for its bundle: those calls wait again, before all others. They have waited since the loop began to hand
+ * over, so their places are still free. */
+static int take_back(struct relay_loop *loop, struct instance *from) {
+    unsigned char *data = from->calls->bytes;
+    size_t size = from->calls->size, at = 0, frame_size;
+    unsigned frames = from->calls->count;
+    int outcome = MOVED_ONE;
+    waiting_unpop(&loop->waiting, frames);
+    for (unsigned n = 0; n < frames; n++) {
+        const unsigned char *frame = bundle_next(data, size, &at, &frame_size);
+        struct waiting *call = waiting_at(&loop->waiting, n);
+        struct flight *flight = in_flight_find(&loop->in_flight, frame_id(frame, frame_size));
+        call->id = flight->id;
+        waiting_until(&loop->waiting, call, flight->until_ms - loop->limits.late_reply_ms);
+        in_flight_drop(&loop->in_flight, flight);
+        add_in_flight(from, -1);
+        int copied = copy(&loop->messages, &call->call, frame, frame_size);
+        outcome = copied == MOVED_ONE ? outcome : copied;
+    }
+    return outcome;
+}
+
+/* Sends what was put together for an instance. MOVED_ALL: it has no room, and they wait again. */
+static int send_calls(struct relay_loop *loop, struct instance *to) {
+    unsigned frames = to->calls->count;
+    if (!frames)
+        return MOVED_ONE;
+    size_t size;
+    const unsigned char *data = bundle_message(to->calls, &size);
+    int outcome = MOVED_ONE;
+    if (loop->messages.api.zmq_send(to->socket, data, size, ZMQ_DONTWAIT) >= 0) {
+        count(&loop->counts.calls, frames);
+    } else {
+        outcome = failed(&loop->messages);
+        to->full = true;
+        if (outcome == MOVED_ALL && take_back(loop, to) != MOVED_ONE)
+            outcome = RELAY_FAILED; /* no memory */
+    }
+    to->calls->count = 0;
+    return outcome;
+}
+
+/* Hands a call to an instance, a small one at the end of hand_over. MOVED_ALL: it has no room; others may wait before this one now. */
+static int hand_to(struct relay_loop *loop, struct instance *to, struct waiting *call) {
+    const struct relay_api *api = &loop->messages.api;
+    const unsigned char *data = api->zmq_msg_data(&call->call);
+    size_t size = api->zmq_msg_size(&call->call);
+    bool added = bundle_add(to->calls, data, size);
+    if (!added) {
+        int outcome = send_calls(loop, to);
+        if (outcome != MOVED_ONE)
+            return outcome;
+        added = bundle_add(to->calls, data, size);
+    }
+    if (added) {
+        api->zmq_msg_close(&call->call);
+    } else if (api->zmq_msg_send(&call->call, to->socket, ZMQ_DONTWAIT) >= 0) {
+        count(&loop->counts.calls, 1);
+    } else {
+        to->full = true;
+        return failed(&loop->messages);
+    }
+    begin_flight(loop, to, call);
+    return MOVED_ONE;
+}
+
+/* Hands what waits to instances, the oldest first, while one is not known to be full. */
+static int place_calls(struct relay_loop *loop) {
+    while (loop->waiting.count) {
+        struct waiting *first = waiting_at(&loop->waiting, 0);
         struct instance *to;
         int outcome = MOVED_ONE;
         if (first->deadline_ms <= loop->now_ms) {
             outcome = answer(loop, first->id, &loop->expired, &loop->counts.expired);
             loop->messages.api.zmq_msg_close(&first->call);
         } else if (in_flight_find(&loop->in_flight, first->id)) { /* two replies to one number could not be told apart */
-            count(&loop->counts.duplicate_calls);
+            count(&loop->counts.duplicate_calls, 1);
             loop->messages.api.zmq_msg_close(&first->call);
         } else if (!in_flight_room(&loop->in_flight) || !(to = choose(loop))) {
             return MOVED_ONE;
-        } else if (loop->messages.api.zmq_msg_send(&first->call, to->socket, ZMQ_DONTWAIT) >= 0) {
-            in_flight_put(&loop->in_flight, first->id, (uint32_t)(to - loop->instances),
-                          first->deadline_ms + loop->limits.late_reply_ms);
-            add_in_flight(to, 1);
-            count(&loop->counts.calls);
         } else {
-            outcome = failed(&loop->messages);
-            if (outcome != MOVED_ALL)
+            outcome = hand_to(loop, to, first);
+            if (outcome == MOVED_ALL)
+                continue;
+            if (outcome != MOVED_ONE)
                 return outcome;
-            to->full = true;
-            continue;
         }
-        pop_waiting(loop);
+        waiting_pop(&loop->waiting);
         if (outcome != MOVED_ONE)
             return outcome;
     }
     return MOVED_ONE;
 }
 
+/* Hands over what waits, the oldest first, while there is room. MOVED_ONE unless something failed. */
+static int hand_over(struct relay_loop *loop) {
+    for (bool refused = true; refused;) { /* by one more instance, each time */
+        int outcome = place_calls(loop);
+        refused = false;
+        for (unsigned n = 0; n < loop->used && (outcome == MOVED_ONE || outcome == MOVED_ALL); n++) {
+            outcome = loop->instances[n].socket ? send_calls(loop, &loop->instances[n]) : MOVED_ONE;
+            refused |= outcome == MOVED_ALL;
+        }
+        if (outcome >= 0)
+            return outcome;
+    }
+    return tell_rest(&loop->clients);
+}
+
 static int take_calls(struct relay_loop *loop) {
+    unsigned frames;
     int outcome = MOVED_ONE;
-    for (int n = 0; n < BURST && outcome == MOVED_ONE && loop->waiting_count < loop->limits.max_waiting; n++)
-        outcome = take_call(loop);
+    for (unsigned n = 0; n < BURST && outcome == MOVED_ONE && loop->waiting.count < loop->waiting.most; n += frames + !frames)
+        outcome = take_message(&loop->waiting, loop->now_ms, &frames);
     return outcome;
 }
 
@@ -269,34 +285,51 @@ static void end_flight(struct relay_loop *loop, struct flight *call) {
     loop->drained |= instance->in_flight == 0 && instance->retired;
 }
 
-static int move_reply(struct relay_loop *loop, struct instance *from) {
-    const struct relay_api *api = &loop->messages.api;
-    message frame;
-    int outcome = receive(&loop->messages, &frame, from->socket);
-    if (outcome != MOVED_ONE)
-        return outcome;
-    bool more = api->zmq_msg_more(&frame);
-    unsigned char *data = api->zmq_msg_data(&frame);
-    uint64_t id = more ? 0 : frame_id(data, api->zmq_msg_size(&frame));
+/* `whole`: the message that the frame is, NULL if it is a part of a bundle. */
+static int move_reply(struct relay_loop *loop, struct instance *from, unsigned char *frame, size_t size, message *whole) {
+    uint64_t id = frame_id(frame, size);
     struct flight *call = id ? in_flight_find(&loop->in_flight, id) : NULL;
     if (!id) {
-        count(&loop->counts.malformed_replies);
-        outcome = drop_rest(&loop->messages, from->socket, more);
+        count(&loop->counts.malformed_replies, 1);
     } else if (!call || &loop->instances[call->slot] != from) {
-        count(&loop->counts.unknown_replies);
+        count(&loop->counts.unknown_replies, 1);
     } else {
         end_flight(loop, call);
-        write_id(data, id & ~LABEL_BITS);
-        outcome = tell(loop, id, &frame, &loop->counts.replies);
+        write_id(frame, id & ~LABEL_BITS);
+        return tell(&loop->clients, id, frame, size, whole, &loop->counts.replies);
     }
-    api->zmq_msg_close(&frame);
-    return outcome;
+    return MOVED_ONE;
 }
 
-static int move_replies(struct relay_loop *loop, struct instance *from, int most) {
+/* Moves what is in one message, `*frames` replies at most. */
+static int move_message(struct relay_loop *loop, struct instance *from, unsigned *frames) {
+    const struct relay_api *api = &loop->messages.api;
+    message received;
+    *frames = 0;
+    int outcome = receive(&loop->messages, &received, from->socket);
+    if (outcome != MOVED_ONE)
+        return outcome;
+    bool more = api->zmq_msg_more(&received);
+    unsigned char *data = api->zmq_msg_data(&received);
+    size_t size = api->zmq_msg_size(&received), at = 0, frame_size;
+    *frames = more ? 0 : bundle_frames(data, size);
+    message *whole = bundle_is(data, size) ? NULL : &received;
+    for (unsigned n = 0; n < *frames && outcome == MOVED_ONE; n++) {
+        unsigned char *frame = bundle_next(data, size, &at, &frame_size);
+        outcome = move_reply(loop, from, frame, frame_size, whole);
+    }
+    api->zmq_msg_close(&received);
+    if (outcome != MOVED_ONE || *frames)
+        return outcome;
+    count(&loop->counts.malformed_replies, 1);
+    return drop_rest(&loop->messages, from->socket, more);
+}
+
+static int move_replies(struct relay_loop *loop, struct instance *from, unsigned most) {
+    unsigned frames;
     int outcome = MOVED_ONE;
-    for (int n = 0; n < most && outcome == MOVED_ONE; n++)
-        outcome = move_reply(loop, from);
+    for (unsigned n = 0; n < most && outcome == MOVED_ONE; n += frames + !frames)
+        outcome = move_message(loop, from, &frames);
     return outcome;
 }
 
@@ -310,7 +343,7 @@ static void sweep(struct relay_loop *loop) {
     for (size_t at = 0; (call = in_flight_next(table, &at));) {
         if (call->until_ms <= loop->now_ms) {
             end_flight(loop, call);
-            count(&loop->counts.unanswered);
+            count(&loop->counts.unanswered, 1);
             continue;
         }
         if (call->until_ms < table->earliest_ms)
@@ -329,15 +362,15 @@ static int64_t sweep_due_ms(const struct relay_loop *loop) {
 static int let_expire(struct relay_loop *loop) {
     if (loop->in_flight.count && sweep_due_ms(loop) <= loop->now_ms)
         sweep(loop);
-    return loop->earliest_deadline_ms <= loop->now_ms ? expire_waiting(loop) : MOVED_ONE;
+    return loop->waiting.earliest_deadline_ms <= loop->now_ms ? expire_waiting(loop) : MOVED_ONE;
 }
 
 /* How long to poll: until `end_ms` at the latest (INT64_MAX: no limit). */
 static long poll_ms(const struct relay_loop *loop, int64_t end_ms) {
     if (loop->in_flight.count && sweep_due_ms(loop) < end_ms)
         end_ms = sweep_due_ms(loop);
-    if (loop->earliest_deadline_ms < end_ms)
-        end_ms = loop->earliest_deadline_ms;
+    if (loop->waiting.earliest_deadline_ms < end_ms)
+        end_ms = loop->waiting.earliest_deadline_ms;
     if (end_ms == INT64_MAX)
         return -1;
     int64_t left = end_ms - loop->now_ms;
@@ -354,7 +387,7 @@ static void look_at_clock(struct relay_loop *loop) {
 static int fill(struct relay_loop *loop) {
     struct relay_poll *item = loop->polls;
     *item++ = (struct relay_poll){.fd = loop->wake, .events = ZMQ_POLLIN};
-    bool wants_calls = loop->waiting_count < loop->limits.max_waiting;
+    bool wants_calls = loop->waiting.count < loop->waiting.most;
     /* With no event at all zmq_poll would not look at the socket, and the end of its context would not be seen. */
     *item++ = (struct relay_poll){.socket = loop->front, .events = wants_calls ? ZMQ_POLLIN : ZMQ_POLLERR};
     for (unsigned n = 0; n < loop->used; n++) {
@@ -384,6 +417,8 @@ static int turn(struct relay_loop *loop) {
     }
     /* After the replies: one that has come is not overtaken by the end of its time. */
     int outcome = let_expire(loop);
+    if (outcome == MOVED_ONE)
+        outcome = tell_rest(&loop->clients);
     if (outcome == MOVED_ONE)
         outcome = loop->polls[1].revents & ZMQ_POLLIN ? move_calls(loop) : hand_over(loop);
     return outcome;
@@ -419,12 +454,12 @@ int relay_loop_run(struct relay_loop *loop, int timeout_ms) {
 }
 
 int relay_loop_flush(struct relay_loop *loop) {
-    for (unsigned n = 0; n < loop->used; n++) {
-        int outcome = loop->instances[n].socket ? move_replies(loop, &loop->instances[n], 1000) : MOVED_ALL;
-        if (outcome >= 0)
-            return outcome;
-    }
-    return RELAY_WOKEN;
+    int outcome = MOVED_ALL;
+    for (unsigned n = 0; n < loop->used && outcome < 0; n++)
+        outcome = loop->instances[n].socket ? move_replies(loop, &loop->instances[n], 1000) : MOVED_ALL;
+    if (outcome < 0)
+        outcome = tell_rest(&loop->clients);
+    return outcome < 0 ? RELAY_WOKEN : outcome;
 }
 
 /* --- instances, and its life */
@@ -434,15 +469,23 @@ static bool copy_failure(struct failure *to, const void *data, size_t size) {
     return to->data && (size == 0 || memcpy(to->data, data, size));
 }
 
+static void free_instance(struct instance *instance) {
+    free(instance->lost.data);
+    free(instance->calls);
+    *instance = (struct instance){0};
+}
+
 int relay_loop_add(struct relay_loop *loop, void *socket, const void *lost, size_t lost_size) {
     unsigned slot = 0;
     while (slot < loop->used && loop->instances[slot].socket)
         slot++;
     if (slot == loop->limits.max_instances)
         return -1;
-    struct instance made = {.socket = socket};
-    if (!copy_failure(&made.lost, lost, lost_size))
+    struct instance made = {.socket = socket, .calls = calloc(1, sizeof *made.calls)};
+    if (!copy_failure(&made.lost, lost, lost_size) || !made.calls) {
+        free_instance(&made);
         return -2;
+    }
     loop->used = slot < loop->used ? loop->used : slot + 1;
     loop->instances[slot] = made;
     return (int)slot;
@@ -469,8 +512,8 @@ int64_t relay_loop_remove(struct relay_loop *loop, int slot) {
         end_flight(loop, call);
         answer(loop, id, &instance->lost, &loop->counts.lost); /* a failure means that the context ends, and the clients see that */
     }
-    free(instance->lost.data);
-    *instance = (struct instance){0};
+    tell_rest(&loop->clients);
+    free_instance(instance);
     while (loop->used && !loop->instances[loop->used - 1].socket)
         loop->used--;
     if (loop->next >= loop->used)
@@ -497,7 +540,7 @@ const char *relay_function_name(unsigned number) {
     return number < sizeof names / sizeof *names ? names[number] : NULL;
 }
 
-struct relay_loop *relay_loop_new(void *const *functions, void *front, int wake, const struct relay_limits *limits,
+struct relay_loop *relay_loop_make(void *const *functions, void *front, int wake, const struct relay_limits *limits,
                                   const void *expired, size_t expired_size) {
     struct relay_loop *loop = calloc(1, sizeof *loop + limits->max_instances * sizeof(struct instance));
     if (!loop)
@@ -505,12 +548,12 @@ struct relay_loop *relay_loop_new(void *const *functions, void *front, int wake,
     memcpy(&loop->messages.api, functions, sizeof loop->messages.api);
     loop->limits = *limits;
     loop->front = front;
+    loop->waiting = (struct from_clients){&loop->messages, front, &loop->counts, .most = limits->max_waiting};
+    loop->clients = (struct to_clients){.messages = &loop->messages, .front = front, .counts = &loop->counts};
     loop->wake = wake;
-    loop->earliest_deadline_ms = INT64_MAX;
     loop->polls = calloc(limits->max_instances + 2, sizeof *loop->polls);
-    loop->waiting = calloc(limits->max_waiting, sizeof *loop->waiting);
-    bool has_table = in_flight_begin(&loop->in_flight, limits->max_in_flight);
-    if (!copy_failure(&loop->expired, expired, expired_size) || !has_table || !loop->polls || !loop->waiting) {
+    bool has_table = in_flight_begin(&loop->in_flight, limits->max_in_flight), has_ring = waiting_begin(&loop->waiting);
+    if (!copy_failure(&loop->expired, expired, expired_size) || !has_table || !has_ring || !loop->polls) {
         relay_loop_free(loop);
         return NULL;
     }
@@ -518,15 +561,11 @@ struct relay_loop *relay_loop_new(void *const *functions, void *front, int wake,
 }
 
 void relay_loop_free(struct relay_loop *loop) {
-    while (loop->waiting_count) {
-        loop->messages.api.zmq_msg_close(&waiting_at(loop, 0)->call);
-        pop_waiting(loop);
-    }
+    waiting_end(&loop->waiting);
     for (unsigned n = 0; n < loop->used; n++)
-        free(loop->instances[n].lost.data);
+        free_instance(&loop->instances[n]);
     in_flight_end(&loop->in_flight);
     free(loop->expired.data);
-    free(loop->waiting);
     free(loop->polls);
     free(loop);
 }

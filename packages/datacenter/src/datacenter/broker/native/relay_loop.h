@@ -1,12 +1,13 @@
 /* The relay's data path: one loop between a front ROUTER (clients) and one DEALER an instance (back). It calls the functions of the
  * very libzmq that made the sockets, handed in as pointers, so it links to none.
  *
- * One bare frame a message, on both sides. A service's ROUTER sees the relay as one client, so the reply must say whose it is: the
+ * One bare frame a message, on both sides, or a bundle of small ones (bundle.h): calls that are handed to one instance in one turn, and
+ * replies to one client that come one after the other, travel together. A service's ROUTER sees the relay as one client, so the reply must say whose it is: the
  * call's own id does, with the client's label in it (call_frame.h). What is not of that shape is dropped whole and counted.
  *
  * A call ends exactly once. From the moment it is read it is in one of two places, both bounded:
  * - waiting: no instance has room. First come, first served. Its deadline passes: it is answered "deadline", and was never sent. When
- *   `max_waiting` wait, the front is not read, and TCP slows the clients.
+ *   `max_waiting` wait (or a few more: what else the last one's bundle had), the front is not read, and TCP slows the clients.
  * - in flight: an instance was handed it. Its reply ends it; or its instance is removed: it is answered "lost"; or its deadline has
  *   passed for `late_reply_ms`: it is forgotten, for its client has ended it. With `max_in_flight` of them, calls wait.
  * A reply that ends no call in flight at that very instance is dropped: no instance can speak to clients that did not ask it.
@@ -39,6 +40,7 @@ struct relay_poll {
     X(int, zmq_msg_close, (struct relay_message *))                                                                                \
     X(void *, zmq_msg_data, (struct relay_message *))                                                                              \
     X(size_t, zmq_msg_size, (const struct relay_message *))                                                                        \
+    X(int, zmq_send, (void *, const void *, size_t, int))                                                                          \
     X(int, zmq_poll, (struct relay_poll *, int, long))                                                                             \
     X(int, zmq_errno, (void))
 
@@ -49,7 +51,7 @@ struct relay_counts {
     uint64_t expired;           /* answered "deadline": no instance had room in time */
     uint64_t unanswered;        /* forgotten: the instance did not answer, and the client waits no more */
     uint64_t unknown_replies;   /* dropped: the instance has no such call in flight */
-    uint64_t malformed_calls;   /* dropped: not one frame, or not of that shape */
+    uint64_t malformed_calls;   /* dropped: not one frame or a bundle, or not of that shape */
     uint64_t duplicate_calls;   /* dropped: the same client's call of that number is in flight */
     uint64_t malformed_replies; /* dropped */
     uint64_t replies_no_room;   /* dropped: the client does not read (its high-water mark is reached) */
@@ -75,7 +77,7 @@ const char *relay_function_name(unsigned number);
 
 /* `functions`: pointers in the order of relay_function_name. `wake`: a descriptor that ends a run when it is readable. `expired`: the
  * answer to a call whose deadline passes here, a wire.Failure without the eleven bytes up to its id; copied. NULL without memory. */
-struct relay_loop *relay_loop_new(void *const *functions, void *front, int wake, const struct relay_limits *limits,
+struct relay_loop *relay_loop_make(void *const *functions, void *front, int wake, const struct relay_limits *limits,
                                   const void *expired, size_t expired_size);
 /* Drops the calls that wait. The sockets stay open. */
 void relay_loop_free(struct relay_loop *loop);

@@ -26,10 +26,12 @@ struct whole {
     struct batch_api api;
     void *socket;
     size_t room;
-    bool routed, held;
+    bool routed, bundles, held;
     size_t id_size;
     unsigned char id[LONGEST_ID];
-    message frame;
+    message frame; /* or several: a bundle of `frames` */
+    unsigned frames;
+    struct bundle outgoing;
 };
 
 /* Reads a part whose predecessor was read: it is there. Retried over signals. 0, or minus the errno. */
@@ -77,7 +79,9 @@ static int next_message(struct whole *batch) {
         if (error)
             return error;
     }
-    if (!batch->api.zmq_msg_more(frame) && batch->api.zmq_msg_size(frame) < LARGEST)
+    size_t size = batch->api.zmq_msg_size(frame);
+    batch->frames = batch->bundles ? bundle_frames(batch->api.zmq_msg_data(frame), size) : 1;
+    if (!batch->api.zmq_msg_more(frame) && size < LARGEST && batch->frames)
         return 1;
     return drop_rest(batch, frame);
 }
@@ -99,26 +103,36 @@ static void append(struct whole *batch, const void *from, size_t size) {
     batch->shared.size += (uint32_t)size;
 }
 
-/* Hands the message in `id` and `frame` out as the `number`-th. False if it has no room beside the others. */
-static bool hand_out(struct whole *batch, int number) {
-    size_t size = batch->api.zmq_msg_size(&batch->frame);
-    if (batch->shared.size + batch->id_size + size > batch->room)
-        return false;
-    struct batch_span *span = &batch->shared.spans[number];
-    span->id = batch->shared.size;
-    append(batch, batch->id, batch->id_size);
-    span->frame = batch->shared.size;
-    append(batch, batch->api.zmq_msg_data(&batch->frame), size);
-    span->end = batch->shared.size;
+/* What the message in `id` and `frame` takes in `bytes`: each frame of a bundle has its id. */
+static size_t wanted(struct whole *batch) { return batch->frames * batch->id_size + batch->api.zmq_msg_size(&batch->frame); }
+
+/* Hands the message in `id` and `frame` out as the `number`-th and those that follow; returns how many. 0 if it has no room beside the
+ * others. */
+static int hand_out(struct whole *batch, int number) {
+    if (batch->shared.size + wanted(batch) > batch->room)
+        return 0;
+    unsigned char *data = batch->api.zmq_msg_data(&batch->frame);
+    size_t size = batch->api.zmq_msg_size(&batch->frame), at = 0;
+    for (unsigned n = 0; n < batch->frames; n++) {
+        struct batch_span *span = &batch->shared.spans[number + (int)n];
+        const unsigned char *frame = data;
+        size_t frame_size = size;
+        if (batch->bundles)
+            frame = bundle_next(data, size, &at, &frame_size);
+        span->id = batch->shared.size;
+        append(batch, batch->id, batch->id_size);
+        span->frame = batch->shared.size;
+        append(batch, frame, frame_size);
+        span->end = batch->shared.size;
+    }
     batch->api.zmq_msg_close(&batch->frame);
-    return true;
+    return (int)batch->frames;
 }
 
-/* Hands the held message out as the first, whatever its size. False without memory: it stays held. */
-static bool hand_out_alone(struct whole *batch) {
-    size_t wanted = batch->id_size + batch->api.zmq_msg_size(&batch->frame);
-    if (!make_room(batch, wanted > BATCH_BYTES ? wanted : BATCH_BYTES))
-        return false;
+/* Hands the held message out as the first, whatever its size; returns how many. 0 without memory: it stays held. */
+static int hand_out_alone(struct whole *batch) {
+    if (!make_room(batch, wanted(batch) > BATCH_BYTES ? wanted(batch) : BATCH_BYTES))
+        return 0;
     batch->held = false;
     return hand_out(batch, 0);
 }
@@ -135,13 +149,13 @@ static void hand_out_malformed(struct whole *batch, int number) {
 
 int batch_receive(struct batch *shared) {
     struct whole *batch = (struct whole *)shared;
-    int count = 0;
+    int count = 0, more = 0;
     shared->size = 0;
     shared->all = shared->malformed = 0;
     if (batch->held) {
-        if (!hand_out_alone(batch))
+        count = hand_out_alone(batch);
+        if (!count)
             return -ENOMEM;
-        count++;
     } else if (!make_room(batch, BATCH_BYTES)) {
         return -ENOMEM;
     }
@@ -156,15 +170,15 @@ int batch_receive(struct batch *shared) {
         }
         if (got == 0) {
             hand_out_malformed(batch, count++);
-        } else if (hand_out(batch, count)) {
-            count++;
+        } else if ((more = hand_out(batch, count))) {
+            count += more;
         } else {
             batch->held = true;
             if (count)
                 break;
-            if (!hand_out_alone(batch))
+            count = hand_out_alone(batch);
+            if (!count)
                 return -ENOMEM;
-            count++;
         }
     }
     return count;
@@ -179,20 +193,49 @@ static int send_part(struct whole *batch, const unsigned char *from, size_t size
     return 0;
 }
 
+struct outgoing {
+    const unsigned char *id, *frame;
+    size_t id_size, frame_size;
+};
+
+/* How many of the `count` messages from `first` on travel as one; they are in batch->outgoing then, if they are more than one. */
+static int gather(struct whole *batch, const struct outgoing *first, int count) {
+    int together = 0;
+    batch->outgoing.count = 0;
+    if (batch->bundles)
+        while (together < count && first[together].id_size == first->id_size &&
+               memcmp(first[together].id, first->id, first->id_size) == 0 &&
+               bundle_add(&batch->outgoing, first[together].frame, first[together].frame_size))
+            together++;
+    return together ? together : 1;
+}
+
+static int send_message(struct whole *batch, const struct outgoing *first, int together) {
+    const unsigned char *data = first->frame;
+    size_t size = first->frame_size;
+    if (together > 1)
+        data = bundle_message(&batch->outgoing, &size);
+    int outcome = batch->routed ? send_part(batch, first->id, first->id_size, ZMQ_SNDMORE) : 0;
+    return outcome ? outcome : send_part(batch, data, size, 0);
+}
+
 int batch_send(struct batch *shared, const unsigned char *bytes, const uint32_t *ends, int count, int32_t *outcomes) {
     struct whole *batch = (struct whole *)shared;
+    struct outgoing messages[BATCH_MOST];
     int not_sent = 0, outcome = 0;
     uint32_t at = 0;
     for (int number = 0; number < count; number++) {
         uint32_t id_end = batch->routed ? *ends++ : at, frame_end = *ends++;
-        if (batch->routed || !outcome) {
-            outcome = batch->routed ? send_part(batch, bytes + at, id_end - at, ZMQ_SNDMORE) : 0;
-            if (!outcome)
-                outcome = send_part(batch, bytes + id_end, frame_end - id_end, 0);
-        }
-        outcomes[number] = outcome;
-        not_sent += outcome != 0;
+        messages[number] = (struct outgoing){bytes + at, bytes + id_end, id_end - at, frame_end - id_end};
         at = frame_end;
+    }
+    for (int number = 0, together; number < count; number += together) {
+        together = gather(batch, messages + number, count - number);
+        if (batch->routed || !outcome)
+            outcome = send_message(batch, messages + number, together);
+        for (int n = 0; n < together; n++)
+            outcomes[number + n] = outcome;
+        not_sent += outcome ? together : 0;
     }
     return not_sent;
 }
@@ -204,7 +247,7 @@ const char *batch_function_name(unsigned number) {
     return number < sizeof names / sizeof *names ? names[number] : NULL;
 }
 
-struct batch *batch_new(void *const *functions, void *socket, int routed) {
+struct batch *batch_make(void *const *functions, void *socket, int routed, int bundles) {
     struct whole *batch = calloc(1, sizeof *batch);
     if (!batch || !make_room(batch, BATCH_BYTES)) {
         free(batch);
@@ -213,6 +256,7 @@ struct batch *batch_new(void *const *functions, void *socket, int routed) {
     memcpy(&batch->api, functions, sizeof batch->api);
     batch->socket = socket;
     batch->routed = routed;
+    batch->bundles = bundles;
     return &batch->shared;
 }
 

@@ -2,9 +2,12 @@
  * microsecond, most of it on Python's side, and an exception for "nothing there" five. It calls the functions of the very libzmq
  * that made the socket, handed in as pointers, so it links to none. Nothing here waits.
  *
- * A message is one frame; on a ROUTER ("routed") with the routing id before it. A batch belongs to the thread that uses its socket. */
+ * A message is one frame; on a ROUTER ("routed") with the routing id before it. With "bundles" small frames travel together (bundle.h),
+ * and whoever uses the batch sees the frames alone. A batch belongs to the thread that uses its socket. */
 #ifndef DATACENTER_BATCH_H
 #define DATACENTER_BATCH_H
+
+#include "bundle.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -40,20 +43,20 @@ struct batch {
     uint32_t size;        /* how many of them are in use */
     int32_t all;          /* 1: there was nothing more; 0: come again */
     int32_t malformed;    /* how many of the messages were */
-    struct batch_span spans[BATCH_MOST];
+    struct batch_span spans[BATCH_MOST + BUNDLE_FRAMES - 1]; /* the last message may be a bundle */
 };
 
 /* The name of the number-th function wanted, as libzmq exports it; NULL after the last. */
 const char *batch_function_name(unsigned number);
 /* `functions`: pointers in the order of batch_function_name. NULL without memory. */
-struct batch *batch_new(void *const *functions, void *socket, int routed);
+struct batch *batch_make(void *const *functions, void *socket, int routed, int bundles);
 /* The socket stays open; a message that was read and not handed out yet is dropped. */
 void batch_free(struct batch *batch);
 
-/* How many messages were received, at most BATCH_MOST; or minus the errno (ETERM, ENOTSOCK, ENOMEM) if there is none. */
+/* How many messages were received, at most BATCH_MOST and what else the last one's bundle has; or minus the errno (ETERM, ENOTSOCK, ENOMEM) if there is none. */
 int batch_receive(struct batch *batch);
 
-/* Sends `count` messages. `ends`: of each its id's end (routed only) and its frame's end in `bytes`.
+/* Sends `count` messages, at most BATCH_MOST; those of a bundle have the same outcome. `ends`: of each its id's end (routed only) and its frame's end in `bytes`.
  * `outcomes`, of each: 0 sent, EAGAIN no room, EHOSTUNREACH the peer is gone, another errno else. Returns how many were not sent.
  * Without routing the first refusal ends it: all the others have the same outcome, so that their order is kept. */
 int batch_send(struct batch *batch, const unsigned char *bytes, const uint32_t *ends, int count, int32_t *outcomes);
