@@ -151,7 +151,7 @@ def test_a_signal_that_arrives_during_a_call_is_kept(build: Path, start: type[Ta
 
 
 def test_a_stop_signal_that_arrives_during_a_call_stops_the_process_after_it(build: Path, start: type[Target]) -> None:
-    target = start(build / "waits", "read_pipe", "30000")
+    target = start(build / "waits", "pause_signal", "30000")
     stop = subprocess.Popen(["sh", "-c", f"sleep 0.2; kill -STOP {target.process.pid}"])
     assert target.call("linger", "500").status is Status.DONE
     assert stop.wait() == 0

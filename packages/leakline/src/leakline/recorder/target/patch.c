@@ -19,6 +19,7 @@
 
 #include "../native/import_table.h"
 #include "intercept.h"
+#include "recording_private.h"
 #include "system_calls.h"
 
 #define NAMES 1024  /* places in the table of names: a power of two, sparse */
@@ -53,7 +54,8 @@ static unsigned c_library_count;
 static struct read_only relro[LIBRARIES];
 static unsigned relro_count;
 static bool relro_known, unfinished;
-static unsigned long long unloaded;
+static unsigned long long unloaded; /* libraries, as dl_iterate_phdr counts */
+static uint64_t walked;                     /* the generation that was patched whole */
 
 static bool try_lock(void) { return !__atomic_exchange_n(&held, true, __ATOMIC_ACQUIRE); }
 static void unlock(void) { __atomic_store_n(&held, false, __ATOMIC_RELEASE); }
@@ -324,7 +326,9 @@ int leakline_patch_begin(void) {
     lock();
     learn_names();
     __atomic_store_n(&patching, true, __ATOMIC_RELEASE);
+    uint64_t generation = leakline_libraries_generation();
     walk(false);
+    walked = unfinished ? 0 : generation;
     unlock();
     return 0;
 }
@@ -334,9 +338,13 @@ bool leakline_patch_all(void) {
         return true;
     if (walking || !try_lock())
         return false;
-    if (patching)
+    uint64_t generation = leakline_libraries_generation();
+    bool done = !patching || generation == walked || leakline_sealed; /* a filter may kill who opens /proc/self/maps */
+    if (!done) {
         walk(false);
-    bool done = !unfinished;
+        done = !unfinished;
+        walked = done ? generation : 0;
+    }
     unlock();
     return done;
 }
