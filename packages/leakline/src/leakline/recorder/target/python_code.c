@@ -74,7 +74,7 @@ static bool read_text(const struct leakline_python *python, struct leakline_read
         leakline_word(object, layout->object_type) != (uintptr_t)python->names.text_type)
         return false;
     uint32_t state = leakline_half(object, layout->text_state);
-    if (layout->free_threaded && !(state & 0xfc)) /* there `interned` is a byte, or two, instead of two bits */
+    if (!(state & 0xfc)) /* `interned` is a byte or two instead of two bits: free-threaded builds, later versions */
         state >>= state & 0xff00 ? 6 : 14;
     unsigned kind = state >> 2 & 7;
     bool compact = state >> 5 & 1, ascii = state >> 6 & 1;

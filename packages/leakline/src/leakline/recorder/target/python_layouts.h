@@ -40,7 +40,6 @@ struct leakline_python_layout {
     uint8_t entry;      /* enum leakline_python_entry */
     uint8_t shim_owner; /* a frame with this owner or a greater one is a shim */
     uint8_t tagged;     /* bits of frame_code that are no address */
-    uint8_t free_threaded;
 };
 
 #define LEAKLINE_OBJECTS(ascii, compact)                                                                                           \

@@ -84,7 +84,6 @@ static void fill(struct leakline_python_layout *layout, const uint64_t *words, c
         .entry = LEAKLINE_ENTRY_SHIM,
         .shim_owner = 3,
         .tagged = groups->tagged,
-        .free_threaded = words[FREE_THREADED] != 0,
     };
 }
 
