@@ -327,3 +327,35 @@ def test_behind_a_filter_of_system_calls(launch: Launch, compiled: Callable[...,
     assert len(list(target.folder.iterdir())) == 1
     target.go_on()
     assert target.ended() == 0
+
+
+def test_children_of_clone_in_every_way(launch: Launch, compiled: Callable[..., Path]) -> None:
+    """No handler of fork is told of them, and some share the memory with their parent."""
+    target = launch(command=[str(compiled("children.c"))])
+    last = target.hear()["last"]
+    recording = same_as_proc(target)
+    assert how(recording, last) == "opened"
+    assert sum(slot.function.startswith("open") for slot in recording.slots) == 20
+    assert recording.wrong_closes == ()
+    target.go_on()
+    assert target.ended() == 0
+
+
+@pytest.mark.root
+def test_a_full_file_system_leaves_the_program_alone(launch: Launch, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "leakline-test", str(tmp_path)], check=True)
+    try:
+        target = launch(
+            """
+            kept = [os.open("/dev/null", os.O_RDONLY) for _ in range(15000)]
+            say(kept=len(kept), errors=0)
+            wait()
+            """
+        )
+        assert target.hear()["kept"] == 15_000
+        recording = target.recording()
+        target.go_on()
+        assert target.ended() == 0
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert recording.unstored > 0

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 
 #include "recording_private.h"
@@ -11,36 +12,45 @@
 #ifndef LEAKLINE_ADVICE_POPULATE
 #define LEAKLINE_ADVICE_POPULATE 23 /* MADV_POPULATE_WRITE, since Linux 5.14 */
 #endif
-#define CHUNK 65536u /* the file gets its storage in pieces of this size */
-#define CHUNKS (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) / CHUNK + 1u)
+#define PAGE 4096u
+#define PAGES (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) / PAGE)
+#define CHUNK 65536u /* the file gets its storage in pieces of this size, but for the indexes, where hashes lead everywhere: a page at a time */
 
 struct leakline_recording leakline_recording;
 bool leakline_sealed;
 
-/* Chunks of the file that have storage. */
-static unsigned char stored[CHUNKS];
+/* Pages of the file that have storage. */
+static unsigned char stored[PAGES];
 
 static long advise(uint64_t offset, uint64_t size, int advice) {
     return leakline_call3(SYS_madvise, (long)(leakline_recording.base + offset), (long)size, advice);
 }
 
-/* A system call for each 64 KiB that are used for the first time: an allocator in the target makes more. */
-bool leakline_stored(uint64_t offset, uint64_t size) {
-    for (uint64_t chunk = offset / CHUNK; chunk <= (offset + size - 1u) / CHUNK; chunk++) {
-        if (__atomic_load_n(&stored[chunk], __ATOMIC_RELAXED))
-            continue;
-        uint64_t start = chunk * CHUNK, length = leakline_recording.size - start;
-        if (__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED) ||
-            advise(start, length < CHUNK ? length : CHUNK, LEAKLINE_ADVICE_POPULATE) != 0) {
-            __atomic_fetch_add(&leakline_header()->unstored, 1, __ATOMIC_RELAXED);
-            return false;
-        }
-        __atomic_store_n(&stored[chunk], 1, __ATOMIC_RELAXED);
+/* Gives storage to the piece with this page; false: there is none. */
+static bool store_piece(uint64_t page) {
+    uint64_t start = page * PAGE;
+    bool is_index = start >= LEAKLINE_CODE_INDEX_AT && start < LEAKLINE_FRAMES_AT;
+    uint64_t piece = is_index && getauxval(AT_PAGESZ) == PAGE ? PAGE : CHUNK; /* arm64 kernels may have pages of 64 KiB */
+    start = start / piece * piece;
+    uint64_t size = leakline_recording.size - start < piece ? leakline_recording.size - start : piece;
+    if (__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED) || advise(start, size, LEAKLINE_ADVICE_POPULATE) != 0) {
+        __atomic_fetch_add(&leakline_header()->unstored, 1, __ATOMIC_RELAXED);
+        return false;
     }
+    for (uint64_t each = start / PAGE; each < (start + size) / PAGE; each++)
+        __atomic_store_n(&stored[each], 1, __ATOMIC_RELAXED);
     return true;
 }
 
-bool leakline_has_storage(uint64_t offset) { return __atomic_load_n(&stored[offset / CHUNK], __ATOMIC_RELAXED); }
+/* A system call for each piece that is used for the first time: an allocator in the target makes more. */
+bool leakline_stored(uint64_t offset, uint64_t size) {
+    for (uint64_t page = offset / PAGE; page <= (offset + size - 1u) / PAGE; page++)
+        if (!__atomic_load_n(&stored[page], __ATOMIC_RELAXED) && !store_piece(page))
+            return false;
+    return true;
+}
+
+bool leakline_has_storage(uint64_t offset) { return __atomic_load_n(&stored[offset / PAGE], __ATOMIC_RELAXED); }
 
 /* What is stored from the beginning where the kernel cannot populate single pages (before Linux 5.14, it answers EINVAL to an unknown advice). */
 static long store_fixed_part(int file, uint64_t size) {
@@ -53,11 +63,11 @@ static long store_fixed_part(int file, uint64_t size) {
         {LEAKLINE_SLOTS_AT, 16384u * sizeof(struct leakline_slot)},
     };
     for (unsigned i = 0; i < sizeof parts / sizeof parts[0]; i++) {
-        uint64_t start = parts[i].offset / CHUNK * CHUNK, end = (parts[i].offset + parts[i].size + CHUNK - 1u) / CHUNK * CHUNK;
-        long error = leakline_call4(SYS_fallocate, file, 0, (long)start, (long)((end < size ? end : size) - start));
+        uint64_t length = parts[i].offset + parts[i].size < size ? parts[i].size : size - parts[i].offset;
+        long error = leakline_call4(SYS_fallocate, file, 0, (long)parts[i].offset, (long)length);
         if (error)
             return error;
-        memset(&stored[start / CHUNK], 1, (end - start) / CHUNK);
+        memset(&stored[parts[i].offset / PAGE], 1, length / PAGE);
     }
     return 0;
 }
@@ -67,7 +77,7 @@ static long store_header(int file, uint64_t size) {
     if (error == -EINVAL)
         return store_fixed_part(file, size);
     if (error == 0)
-        stored[0] = 1;
+        memset(stored, 1, CHUNK / PAGE);
     return error == -EFAULT ? -ENOSPC : error; /* where a write would be SIGBUS */
 }
 
