@@ -120,3 +120,7 @@ torture: $(STAMP) native ## fail every single descriptor-creating call of start,
 .PHONY: bench-recorder
 bench-recorder: $(BENCH_STAMP) native ## what the recorder costs, beside valgrind, strace, memray and bpftrace, interleaved (10 min)
 	@$(BIN)/python -m bench.recorder
+
+.PHONY: hold-unwind
+hold-unwind: ## native stacks: 93 312 call paths, signals at random points, 16 threads, corrupt stacks, each walk compared with libgcc (3 min)
+	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/target unwind-hold

@@ -45,7 +45,9 @@ void leakline_unwind_check(const struct leakline_registers *from, const struct l
     bool prefix = origin->native_count <= count && memcmp(walk.frames, origin->native, origin->native_count * sizeof(uintptr_t)) == 0;
     bool whole = prefix && origin->native_count == count && cut == !!(origin->flags & LEAKLINE_NATIVE_CUT);
     __atomic_fetch_add(&leakline_unwind_checks.walks, 1, __ATOMIC_RELAXED);
-    if (prefix && broken) __atomic_fetch_add(&leakline_unwind_checks.shorter, 1, __ATOMIC_RELAXED);
-    else if (!whole && __atomic_fetch_add(&leakline_unwind_checks.different, 1, __ATOMIC_RELAXED) < 3) tell(&walk, origin);
+    if (prefix && broken) {
+        __atomic_fetch_add(&leakline_unwind_checks.broken, 1, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&leakline_unwind_checks.shorter, origin->native_count < count, __ATOMIC_RELAXED);
+    } else if (!whole && __atomic_fetch_add(&leakline_unwind_checks.different, 1, __ATOMIC_RELAXED) < 3) tell(&walk, origin);
 }
 #endif

@@ -6,7 +6,8 @@
 
 #ifdef LEAKLINE_UNWIND_CHECK
 struct leakline_unwind_checks {
-    unsigned long walks, shorter, different; /* shorter: said to be broken, and right as far as it goes */
+    /* broken: said so, and right as far as it goes; shorter: of these, where libgcc goes on */
+    unsigned long walks, broken, shorter, different;
     bool off;                                /* for stacks that are broken on purpose: libgcc would crash on them */
 };
 extern struct leakline_unwind_checks leakline_unwind_checks;

@@ -13,6 +13,7 @@
 #include "system_calls.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <link.h>
 #include <pthread.h>
 #include <stddef.h>
@@ -140,10 +141,12 @@ static int look_up(struct dl_phdr_info *information, size_t size, void *argument
 bool leakline_loader_answers(void) {
 #ifdef __GLIBC__
     if (loader_lock == NULL) return true;
-    int thread = (int)leakline_call0(SYS_gettid);
+    int thread = (int)leakline_call0(SYS_gettid), process = (int)leakline_call0(SYS_getpid);
     const volatile int *state = &loader_lock->__data.__lock, *owner = &loader_lock->__data.__owner;
-    for (int tries = 0; tries < 1000; tries++) {
-        if (*state == 0 || *owner == thread) return true;
+    for (int tries = 0; tries < 10000; tries++) {
+        int holder = *owner;
+        if (*state == 0 || holder == thread) return true;
+        if (holder != 0 && leakline_call3(SYS_tgkill, process, holder, 0) == -ESRCH) return false;
         leakline_call0(SYS_sched_yield);
     }
     return false;

@@ -12,7 +12,7 @@ bool leakline_find_library(uintptr_t pc, const uint8_t **frame_header);
 /* Whether "in no library" is final: before glibc 2.35 it may only mean that the loader was busy. */
 bool leakline_find_library_final(void);
 /* Whether dl_iterate_phdr can be called without waiting for ever: its lock is not held, as far as can be seen, by a thread that may not exist
- * (in the child of a fork) or by what a signal handler interrupted. Waits a little (a thousand turns) for one who holds it shortly. */
+ * (in the child of a fork) or by what a signal handler interrupted. Waits a little (ten thousand turns) for one who holds it shortly. */
 bool leakline_loader_answers(void);
 /* Whether loads are counted without asking the loader (for tests). */
 bool leakline_libraries_counted(void);

@@ -48,7 +48,7 @@ $(UNWIND_BUILD)/tests_old_loader: $(UNWIND_INPUTS)
 
 $(UNWIND_BUILD)/tests_races: $(UNWIND_INPUTS)
 	@mkdir -p $(UNWIND_BUILD)
-	$(CC) $(UNWIND_FLAGS) -O1 -fsanitize=thread -DONLY_THREADS -DLEAKLINE_CACHE_BITS=3 -DLEAKLINE_CACHE_TAGS=200 -o $@ $(UNWIND_SOURCES) $(UNWIND_TESTS)/test_threads.c $(UNWIND_TESTS)/unwind_tests.c
+	$(CC) $(UNWIND_FLAGS) -O1 -fsanitize=thread -DONLY_THREADS -DLEAKLINE_CACHE_BITS=3 -DLEAKLINE_CACHE_TAGS=200 -o $@ $(UNWIND_SOURCES) $(UNWIND_TESTS)/test_threads.c $(UNWIND_TESTS)/test_table.c $(UNWIND_TESTS)/unwind_tests.c
 
 # --- call paths through code built in different ways
 UNWIND_OPTIONS_0 := -O0

@@ -152,6 +152,7 @@ static void test_anything(void) {
 
 /* --- another stack right below a thread's own: the gap between them must be noticed */
 
+#if defined(__x86_64__) /* where a return address is found through fp */
 enum { OTHER = 65536, GAP = 4096, OWN = 1 << 18 };
 
 __attribute__((noinline, optimize("O0"))) static void *above_another_stack(void *memory) {
@@ -176,6 +177,9 @@ static void test_another_below(void) {
     CHECK(pthread_create(&thread, &attributes, above_another_stack, memory) == 0 && pthread_join(thread, NULL) == 0);
     CHECK(munmap(memory, OTHER + GAP + OWN) == 0);
 }
+#else
+static void test_another_below(void) {}
+#endif
 
 static void *in_thread(void *unused) {
     (void)unused;
@@ -191,9 +195,7 @@ void test_broken(void) {
     test_registers();
     test_overwritten();
     test_anything();
-#if defined(__x86_64__)
     test_another_below();
-#endif
     CHECK(pthread_create(&thread, NULL, in_thread, NULL) == 0 && pthread_join(thread, NULL) == 0);
     leakline_unwind_checks.off = false;
 }

@@ -7,7 +7,12 @@
 #include <signal.h>
 #include <stdatomic.h>
 
-enum { THREADS = 16, WALKS = 500 };
+#ifdef __SANITIZE_THREAD__
+enum { WALKS = 100 };
+#else
+enum { WALKS = 500 };
+#endif
+enum { THREADS = 16 };
 
 static _Atomic int running, incomplete;
 static __thread volatile int done;
@@ -43,7 +48,7 @@ static void *walk_paths(void *seed) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         next(state >> 20, 1 + (int)(state >> 60) % 12);
         if (seen.flags != 0) incomplete++;
-        if (i % 100 == 50) raise(SIGUSR1);
+        if (i % 50 == 25) raise(SIGUSR1);
     }
     running--;
     return NULL;

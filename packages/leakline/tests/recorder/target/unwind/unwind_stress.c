@@ -48,8 +48,8 @@ __attribute__((destructor)) static void end(void) {
     const char *name = getenv("UNWIND_STRESS");
     FILE *file = name == NULL ? NULL : fopen(name, "a");
     if (file == NULL) return;
-    fprintf(file, "%s: %lu walks, %lu broken and right so far, %lu different\n", program_invocation_short_name, checks->walks, checks->shorter,
-            checks->different);
+    fprintf(file, "%s: %lu walks, %lu broken (%lu where libgcc goes on), %lu different\n", program_invocation_short_name, checks->walks,
+            checks->broken, checks->shorter, checks->different);
     fclose(file);
 }
 

@@ -18,5 +18,6 @@ void test_stacks(void);
 void test_broken(void);
 void test_libraries(void);
 void test_threads(void);
+void test_table(void);
 
 #endif
