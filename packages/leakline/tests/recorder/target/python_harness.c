@@ -21,6 +21,7 @@ struct code {
     struct leakline_code_text text;
     char *bytes; /* file, name, lines one after the other */
 };
+bool leakline_sealed; /* recording_storage.c has it: no seccomp filter here */
 static struct code codes[CODES];
 static uint32_t code_count, called;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;

@@ -70,9 +70,7 @@ class AtTheEnd:
 
 def daemon(begun):
     begun.set()
-    python_probe.detached.walk_many(
-        ctypes.byref(origin), 10**9
-    )  # goes on while the interpreter frees this thread's state
+    python_probe.detached.walk_many(ctypes.byref(origin), 10**9)  # goes on while the interpreter frees its state
 
 
 def main():
