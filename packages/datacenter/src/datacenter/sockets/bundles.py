@@ -11,7 +11,7 @@ from typing import Final
 #: the first byte: no MessagePack begins with it
 MARK: Final = 0xC1
 #: Bounds of one bundle, and of a frame that goes into one.
-FRAMES: Final = 32
+FRAMES: Final = 64
 FRAME_BYTES: Final = 1024
 BYTES: Final = 16 * 1024
 

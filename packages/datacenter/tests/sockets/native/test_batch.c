@@ -188,7 +188,7 @@ static void test_what_finds_no_room_is_told(void) {
     for (uint32_t n = 0; n < 50; n++)
         ends[n] = n + 1;
     int refused = batch_send(pair.at_client, bytes, ends, 50, outcomes);
-    while (bundles && !refused) /* a bundle counts as one: 50 are two */
+    while (bundles && !refused) /* a bundle counts as one */
         refused = batch_send(pair.at_client, bytes, ends, 50, outcomes);
     CHECK(refused > 0 && refused <= 50 && (bundles || refused < 50));
     for (int n = 0; n < 50; n++)

@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-enum { BUNDLE_MARK = 0xc1, BUNDLE_FRAMES = 32, BUNDLE_FRAME_BYTES = 1024, BUNDLE_BYTES = 16 * 1024, BUNDLE_LENGTH = 4 };
+enum { BUNDLE_MARK = 0xc1, BUNDLE_FRAMES = 64, BUNDLE_FRAME_BYTES = 1024, BUNDLE_BYTES = 16 * 1024, BUNDLE_LENGTH = 4 };
 
 /* One that is being filled. Zeroed at first, and to be emptied (count = 0) when it was sent. */
 struct bundle {
