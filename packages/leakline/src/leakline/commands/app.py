@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leakline import __version__
+from leakline.commands.attach import attach
 from leakline.commands.diff import diff
 from leakline.commands.doctor import doctor
 from leakline.commands.ls import ls
@@ -65,6 +66,7 @@ def leakline(
     leakline watch 1234            live, a small chart per kind
     leakline diff 1234             what does one action leave open?
     leakline run -- ./server       launch it with the recorder: which line opened what is open
+    leakline attach 1234           the same for a process that runs already
     leakline report FILE           what a recording says, also of a process that was killed
     """
 
@@ -74,4 +76,5 @@ app.command("ls")(ls)
 app.command("watch")(watch)
 app.command("diff")(diff)
 app.command("run", cls=RunCommand, context_settings={"allow_interspersed_args": False})(run)
+app.command("attach")(attach)
 app.command("report")(report)

@@ -52,9 +52,14 @@ class Attached:
         finally:
             self.close()
 
+    @property
+    def readable(self) -> Path:
+        """The recording, under a name that lasts until `close`, also when the process is gone."""
+        return Path(f"/proc/self/fd/{self._file}")
+
     def recording(self) -> Recording:
         """What is recorded by now. Raises RecordingFormatError."""
-        return read_recording(f"/proc/self/fd/{self._file}")
+        return read_recording(self.readable)
 
     def detach(self) -> float:
         """Puts the process back as it was; returns for how many seconds a thread stood still (0: nothing was to do).
@@ -180,7 +185,7 @@ def _error(target: Target, called: Called) -> LeaklineError:
         if target.seccomp_filter and os.geteuid() != 0:
             hint = f"only root can set its seccomp filter aside meanwhile: sudo leakline attach {target.pid}"
             return AttachError(what, hint)
-        return refused(target.pid)
+        return refused(target.pid, os.strerror(called.error))
     if called.status is Status.NO_SAFE_POINT:
         return AttachError(what, f"try again when it is less busy, or {LAUNCH}")
     return AttachError(what, LAUNCH)

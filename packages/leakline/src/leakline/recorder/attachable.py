@@ -53,7 +53,7 @@ def examine(pid: int) -> Target:
         libraries = tuple(ptrace.loaded(pid))
         loader = ptrace.loader_of(pid, list(libraries))
     except PermissionError as error:
-        raise refused(pid) from error
+        raise refused(pid, str(error)) from error
     except ExportsError as error:
         raise AttachError(f"the C library of process {pid} cannot be read: {error.message}", LAUNCH) from error
     except OSError as error:
@@ -71,7 +71,7 @@ def examine(pid: int) -> Target:
     )
 
 
-def refused(pid: int) -> LeaklineError:
+def refused(pid: int, error: str) -> LeaklineError:
     """Why ptrace, or a look at the process's memory, is not permitted."""
     traced = _status(pid).get("TracerPid", "0")
     if traced != "0":
@@ -88,7 +88,7 @@ def refused(pid: int) -> LeaklineError:
         hint = f"kernel.yama.ptrace_scope is {scope}: type `sudo leakline attach {pid}`"
     else:
         hint = f"type `sudo leakline attach {pid}`"
-    return NotPermittedError(f"the kernel does not let this user attach to process {pid}", hint)
+    return NotPermittedError(f"the kernel does not let this user attach to process {pid} ({error})", hint)
 
 
 def _status(pid: int) -> dict[str, str]:

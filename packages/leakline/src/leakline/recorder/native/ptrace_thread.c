@@ -176,11 +176,18 @@ static int try_thread(struct leakline_thread *thread, const struct leakline_remo
     thread->stopped_at_ns = leakline_now_ns();
     thread->entered = thread->rewound = false;
     thread->ends_at_ns = 0;
-    if (ptrace(PTRACE_SEIZE, thread->tid, NULL, (void *)options) != 0)
-        return errno == ESRCH ? LEAKLINE_REMOTE_NO_SAFE_POINT : LEAKLINE_REMOTE_REFUSED;
+    if (ptrace(PTRACE_SEIZE, thread->tid, NULL, (void *)options) != 0) {
+        int error = errno;
+        if (error == EPERM && interrupt(thread, false)) { /* ours already: an earlier try could not stop it in time */
+            give_up(thread);
+            error = ESRCH;
+        }
+        errno = error;
+        return error == ESRCH ? LEAKLINE_REMOTE_NO_SAFE_POINT : LEAKLINE_REMOTE_REFUSED;
+    }
     if (!interrupt(thread, false) || !registers_of(thread->tid, &thread->saved)) {
         detach(thread, 0);
-        return LEAKLINE_REMOTE_FAILED;
+        return LEAKLINE_REMOTE_NO_SAFE_POINT;
     }
 #if defined(__x86_64__)
     if (waiting->wait != LEAKLINE_WAIT_RUNNING) {
