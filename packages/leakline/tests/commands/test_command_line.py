@@ -22,12 +22,12 @@ MAIN = [sys.executable, "-c", "from leakline.commands import main; main()"]
 def ran(shared_targets: Any) -> Ran:
     """The commands that take seconds, run at the same time: name -> (exit code, stdout, stderr, pid looked at)."""
     leaking = shared_targets.launch("leak", "eventfd")
-    churning = shared_targets.launch("churn_files")
-    for process in (leaking, churning):
+    resting = shared_targets.launch("zmq_idle")
+    for process in (leaking, resting):
         shared_targets.wait(process)
     commands = {
         "leak": (leaking, ["--for", "4s", "--limit", "1024"]),
-        "json": (churning, ["--json", "--for", "3.5s"]),
+        "json": (resting, ["--json", "--for", "3.5s"]),
         "watch": (leaking, ["watch", "--for", "4s", "--every", "500ms"]),
     }
     started = {}

@@ -39,7 +39,11 @@ int main() {
     sum += app::hidden([&](int service) { return client.QryServerPort(service) + 1; });
     std::thread([&] { sum += client.QryServerPort(4); }).join();
     std::signal(SIGALRM, app::on_signal);
-    std::thread([pid = pthread_self()] { pthread_kill(pid, SIGALRM); }).detach();
+    std::thread([pid = pthread_self()] {
+        while (app::waited == 0) // not before it is there: it would be interrupted on its way
+            std::this_thread::yield();
+        pthread_kill(pid, SIGALRM);
+    }).detach();
     sum += app::interrupted();
     std::printf("%d\nready\n", sum);
     std::fflush(stdout);
