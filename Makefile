@@ -124,3 +124,7 @@ bench-recorder: $(BENCH_STAMP) native ## what the recorder costs, beside valgrin
 .PHONY: hold-unwind
 hold-unwind: ## native stacks: 93 312 call paths, signals at random points, 16 threads, corrupt stacks, each walk compared with libgcc (3 min)
 	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/target unwind-hold
+
+.PHONY: hold-recording
+hold-recording: $(STAMP) native ## 16 threads write a recording that is read all the while, and 100 writers are killed: nothing torn, all counts right (3 min)
+	@LEAKLINE_HOLD_ROUNDS=20 $(BIN)/pytest -q --timeout 1200 packages/leakline/tests/recorder/target/test_recording_file.py

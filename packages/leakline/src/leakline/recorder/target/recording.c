@@ -10,7 +10,7 @@
 #include "recording_private.h"
 #include "system_calls.h"
 
-#define SPINS 100000u /* some milliseconds: longer than a thread that was preempted with a slot waits for its turn */
+#define SPINS 200000u /* some milliseconds at least: longer than a thread that was preempted with a slot waits for its turn */
 
 #define NEAR 8           /* who closes all there may be leaves out those that it needs */
 #define KEPT_OF_A_RUN 8u /* so that one loop does not push all others out */
@@ -110,6 +110,8 @@ static bool begin_writing(uint32_t *sequence) {
             return true;
         }
         leakline_pause();
+        if (spins % 64 == 63 && !__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED))
+            leakline_call0(SYS_sched_yield); /* who has it lost the processor */
     }
     count(&leakline_header()->skipped);
     return false;
