@@ -128,3 +128,7 @@ hold-unwind: ## native stacks: 93 312 call paths, signals at random points, 16 t
 .PHONY: hold-recording
 hold-recording: $(STAMP) native ## 16 threads write a recording that is read all the while, and 100 writers are killed: nothing torn, all counts right (3 min)
 	@LEAKLINE_HOLD_ROUNDS=20 $(BIN)/pytest -q --timeout 1200 packages/leakline/tests/recorder/target/test_recording_file.py
+
+.PHONY: hold-attach
+hold-attach: $(STAMP) native ## 400 attachments to a busy Python server and to redis-server under load: no crash, no wrong answer, nothing kept, threads stand still for milliseconds (1 min)
+	@$(BIN)/python packages/leakline/tests/recorder/attach/hold_attach.py 400

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -174,6 +175,7 @@ static void run_apart(struct leakline_remote *remote) {
     signal(SIGCHLD, SIG_DFL);
     setsid();
     prctl(PR_SET_NAME, "leakline-attach");
+    setpriority(PRIO_PROCESS, 0, -20); /* where permitted: the target's thread stands still while we wait for a processor */
     remote->status = run(remote);
 }
 
