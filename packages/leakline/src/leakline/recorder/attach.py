@@ -32,11 +32,13 @@ class Attached:
     """A process that is being recorded. Use as a context manager, or call `detach`. Not thread-safe.
 
     `launched`: it was launched under the recorder, so it is only read here, and goes on being recorded. `held_s`: how
-    long its thread stood still. The recording can be read after the process has ended, until `close`.
+    long its thread stood still; `waited_s`: for a processor, of the last time that it did. The recording can be read
+    after the process has ended, until `close`.
     """
 
-    def __init__(self, pid: int, path: Path, *, found: bool, held_s: float) -> None:
+    def __init__(self, pid: int, path: Path, *, found: bool, held_s: float, waited_s: float = 0.0) -> None:
         self.pid, self.path, self.held_s = pid, path, held_s
+        self.waited_s = waited_s
         self.found = found
         self._started = start_time_ticks(pid)
         self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -72,6 +74,7 @@ class Attached:
         library = _recorder_in(target)
         called = _call(target, library, _END) if library else None
         self._attached = False
+        self.waited_s = called.waited_s if called else 0.0
         return called.stopped_s if called else 0.0
 
     def close(self) -> None:
@@ -113,7 +116,7 @@ def attach(pid: int) -> Attached:
         if library := _recorder_in(examine(pid)):
             _call(target, library, _END)
         raise AttachError(f"process {pid} could not write its recording where it can be read", "attach as root")
-    return Attached(pid, found, found=False, held_s=called.stopped_s)
+    return Attached(pid, found, found=False, held_s=called.stopped_s, waited_s=called.waited_s)
 
 
 def _path_for(target: Target) -> str | None:

@@ -76,6 +76,7 @@ class CRemote(ctypes.Structure):
         ("result", c_int64),
         ("handle", c_uint64),
         ("stopped_ns", c_uint64),
+        ("waited_ns", c_uint64),
         ("message", c_char * 512),
     ]
 
@@ -88,6 +89,7 @@ class Called(msgspec.Struct, frozen=True):
     error: int
     message: str
     stopped_s: float
+    waited_s: float  # of that: for a processor
     tid: int
     system_call: int
     entered: bool
@@ -240,6 +242,7 @@ def call(
         error=remote.error,
         message=remote.message.decode(errors="replace"),
         stopped_s=remote.stopped_ns / 1e9,
+        waited_s=remote.waited_ns / 1e9,
         tid=remote.tid,
         system_call=remote.system_call,
         entered=bool(remote.entered),

@@ -164,6 +164,8 @@ static int run(struct leakline_remote *remote) {
     if (!leakline_thread_release(&thread) && status == LEAKLINE_REMOTE_DONE)
         status = LEAKLINE_REMOTE_GONE;
     remote->stopped_ns = leakline_now_ns() - thread.stopped_at_ns;
+    uint64_t waited_ns = leakline_waited_ns(thread.pid, thread.tid);
+    remote->waited_ns = waited_ns > thread.waited_before_ns ? waited_ns - thread.waited_before_ns : 0;
     return status;
 }
 

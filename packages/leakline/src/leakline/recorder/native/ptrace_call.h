@@ -50,6 +50,7 @@ struct leakline_remote {
     int64_t result;
     uint64_t handle;     /* what dlopen returned */
     uint64_t stopped_ns; /* how long the thread stood still */
+    uint64_t waited_ns;  /* of that: while it, or the child, was ready to run and had no processor */
     char message[512];
 };
 

@@ -173,6 +173,7 @@ static bool take_where_it_waits(struct leakline_thread *thread, const struct lea
 static int try_thread(struct leakline_thread *thread, const struct leakline_remote *remote, const struct leakline_waiting *waiting) {
     uint64_t slept_ns = waiting->wait == LEAKLINE_WAIT_TIMED ? leakline_slept_ns(thread->pid, thread->tid) : 0;
     long options = PTRACE_O_TRACESYSGOOD | (remote->suspend_seccomp ? PTRACE_O_SUSPEND_SECCOMP : 0);
+    thread->waited_before_ns = leakline_waited_ns(thread->pid, thread->tid);
     thread->stopped_at_ns = leakline_now_ns();
     thread->entered = thread->rewound = false;
     thread->ends_at_ns = 0;
@@ -205,6 +206,7 @@ static int try_thread(struct leakline_thread *thread, const struct leakline_remo
 #endif
     if (!go_to_entry(thread, remote))
         return LEAKLINE_REMOTE_NO_SAFE_POINT;
+    thread->waited_before_ns = leakline_waited_ns(thread->pid, thread->tid);
     thread->stopped_at_ns = leakline_now_ns();
     return LEAKLINE_REMOTE_DONE;
 }

@@ -9,6 +9,7 @@ struct leakline_thread {
     pid_t pid, tid;
     int memory;                     /* /proc/PID/mem, open for reading and writing */
     uint64_t stopped_at_ns;
+    uint64_t waited_before_ns;
     bool entered;                   /* stopped as it entered the system call; else it was waiting in it */
     long system_call;
     bool rewound;                   /* `saved` are the registers just before the system call, which is done (again) from there */
@@ -53,6 +54,8 @@ enum leakline_wait leakline_wait_kind(const struct leakline_remote *remote, long
 struct leakline_waiting leakline_waiting(const struct leakline_remote *remote, pid_t tid);
 /* For how long a thread has been asleep; 0 where the kernel does not tell. */
 uint64_t leakline_slept_ns(pid_t pid, pid_t tid);
+/* How long a thread and we have waited for a processor so far. */
+uint64_t leakline_waited_ns(pid_t pid, pid_t tid);
 /* Whether its stack has room for the calls. */
 bool leakline_stack_has_room(pid_t pid, uint64_t sp);
 /* Whether a signal waits for the thread that `mask` does not block and that the process has a handler for. */

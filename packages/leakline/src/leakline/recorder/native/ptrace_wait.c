@@ -151,6 +151,14 @@ uint64_t leakline_slept_ns(pid_t pid, pid_t tid) {
     return known && theirs > 0 && ours > theirs ? (uint64_t)((ours - theirs) * 1e6) : 0;
 }
 
+static uint64_t waited_ns(pid_t pid, pid_t tid) {
+    char text[128];
+    unsigned long long ran, waited;
+    return read_thread_file(pid, tid, "schedstat", text, sizeof text) && sscanf(text, "%llu %llu", &ran, &waited) == 2 ? waited : 0;
+}
+
+uint64_t leakline_waited_ns(pid_t pid, pid_t tid) { return waited_ns(pid, tid) + waited_ns(getpid(), getpid()); }
+
 bool leakline_stack_has_room(pid_t pid, uint64_t sp) {
     char path[64], line[512];
     snprintf(path, sizeof path, "/proc/%d/maps", pid);
