@@ -183,6 +183,41 @@ def test_mistakes_are_told_in_two_lines(cli: Cli, words: list[str], status: int,
     assert len(done.stderr.splitlines()) == 2
 
 
+def test_a_report_is_written_to_a_device_or_a_stream_and_takes_the_place_of_a_file_only(
+    cli: Cli, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert cli("run", "--output", str(pipe), "--", "true").returncode == 0
+    assert os.read(reader, 6) == b"STEADY"
+    os.close(reader)
+    assert pipe.is_fifo()
+    told = cli("run", "--output", "/dev/stdout", "--", "echo", "said")
+    assert told.stdout.startswith("said\nSTEADY")
+    link, file = tmp_path / "link", tmp_path / "file"
+    link.symlink_to(file)
+    assert cli("run", "--output", str(link), "--", "true").returncode == 0
+    assert link.is_symlink()
+    assert file.read_text().startswith("STEADY")
+    nowhere = cli("run", "--output", "", "--", "true")
+    assert nowhere.returncode == 0
+    assert "could not be written: Is a directory; the report:\nSTEADY" in nowhere.stderr
+
+
+def test_a_script_without_an_interpreter_line_is_run_as_a_shell_runs_it(cli: Cli, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("echo $1\nexit 4\n")
+    script.chmod(0o755)
+    done = cli("run", "--", str(script), "word")
+    assert (done.returncode, done.stdout) == (4, "word\n")
+
+
+def test_a_command_that_may_write_small_files_only_is_not_ended_by_its_recording(cli: Cli) -> None:
+    done = cli("run", "--", "sh", "-c", "ulimit -f 1; exec echo said")
+    assert (done.returncode, done.stdout) == (0, "said\n")
+
+
 def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
     source = "import time\ntry:\n print('ready', flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n exit(5)\n"
     words = [*LEAKLINE, "run", "--", sys.executable, program(tmp_path, source)]

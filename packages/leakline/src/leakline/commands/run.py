@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -212,11 +213,28 @@ def _tell(report: Report, why: str, output: Path | None, as_json: bool) -> None:
         print(text, file=sys.stderr, flush=True)
         return
     try:
-        part = output.with_name(output.name + ".part")
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(output)  # whoever reads it finds a whole one
+        _write(output, text + "\n")
     except OSError as error:
         print(f"leakline: {output} could not be written: {error.strerror}; the report:\n{text}", file=sys.stderr)
+
+
+def _write(output: Path, text: str) -> None:
+    """A file is replaced, so that whoever reads it finds a whole one. A device, a pipe and what leakline has as its own
+    stdout or stderr are written to: root would put a file in the place of /dev/null otherwise.
+    """
+    try:
+        there = output.stat()
+    except FileNotFoundError:
+        there = None
+    streams = [os.fstat(number) for number in (1, 2)]
+    if there and (not stat.S_ISREG(there.st_mode) or any(os.path.samestat(there, stream) for stream in streams)):
+        with output.open("a", encoding="utf-8") as file:
+            file.write(text)
+        return
+    place = output.resolve()  # a link stays one
+    part = place.with_name(place.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    part.replace(place)
 
 
 def _end(code: int | None, status: int) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -75,11 +76,28 @@ def _become(command: Sequence[str], pattern: str, follow: bool, told: int, tell:
         os.close(told)
         for number in _IGNORED_BY_PYTHON:
             signal.signal(number, signal.SIG_DFL)
-        os.execvpe(command[0], list(command), environment(os.environ, os.getpid(), pattern, follow))
+        _execute(command, environment(os.environ, os.getpid(), pattern, follow))
     except OSError as error:
         os.write(tell, str(error.errno).encode())
     finally:
         os._exit(127)
+
+
+def _execute(command: Sequence[str], variables: Mapping[str, str]) -> None:
+    """As a shell does, a script without a line that names its interpreter is given to /bin/sh."""
+    try:
+        os.execvpe(command[0], list(command), variables)
+    except OSError as error:
+        script = shutil.which(command[0])
+        if error.errno != errno.ENOEXEC or script is None or _is_binary(script):
+            raise
+        os.execve("/bin/sh", ["sh", script, *command[1:]], variables)
+
+
+def _is_binary(path: str) -> bool:
+    """A program of another machine, or a damaged one, is not for the shell."""
+    with open(path, "rb") as file:
+        return b"\0" in file.read(512)
 
 
 def environment(current: Mapping[str, str], pid: int, pattern: str, follow: bool) -> dict[str, str]:

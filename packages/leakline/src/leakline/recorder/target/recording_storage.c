@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "recording_private.h"
 #include "system_calls.h"
@@ -98,7 +99,15 @@ static long map_file(int file, uint64_t size) {
     return error;
 }
 
+/* Beyond RLIMIT_FSIZE, ftruncate would end the target by SIGXFSZ, also that of a file in memory. */
+static bool exceeds_file_limit(uint64_t size) {
+    struct rlimit64 limit;
+    return leakline_call4(SYS_prlimit64, 0, RLIMIT_FSIZE, 0, (long)&limit) == 0 && limit.rlim_cur < size;
+}
+
 int leakline_storage_map(const char *path, uint64_t size) {
+    if (exceeds_file_limit(size))
+        return -EFBIG;
     long file = path ? leakline_call4(SYS_openat, AT_FDCWD, (long)path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)
                      : leakline_call3(SYS_memfd_create, (long)"leakline", 1 /* MFD_CLOEXEC */, 0);
     if (file < 0)
