@@ -12,6 +12,7 @@ from leakline.observe import Report
 TOLERANCE = 0.20  # of the foretold time, and of the rate
 DEATH = "Too many open files"
 BLOCKED = "zmq.io-thread-blocked"
+LEAKING_LINE = "qry_server_port"  # of the naive client: a socket for each question
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,8 @@ def _differs_of_naive(naive: Naive) -> list[str]:
         found.append(f"the naive client {verdict}")
     elif not any(finding.id == BLOCKED and finding.severity == "leak" for finding in naive.report.findings):
         found.append("leakline did not say why the naive client leaks")
+    elif not _names_the_line(naive.report):
+        found.append(f"leakline did not name the line in {LEAKING_LINE}() that opens what leaks")
     if naive.died_at is None:
         found.append("the naive client did not die in time")
     elif DEATH not in naive.last_words:
@@ -169,6 +172,11 @@ def _differs_of_naive(naive: Naive) -> list[str]:
         own = naive.closed_per_second or 0.0
         found.append(f"leakline says {naive.eventfds_per_second:.1f} eventfds per second, the naive client {own:.1f}")
     return found
+
+
+def _names_the_line(report: Report) -> bool:
+    origins = [origin for finding in report.findings if finding.id == BLOCKED for origin in finding.origins]
+    return bool(origins) and origins[0].frames[origins[0].headline].function.endswith(LEAKING_LINE)
 
 
 def _ours_as_object(ours: Ours) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import random
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,7 +76,8 @@ class Play:
 
     def run(self) -> Outcome:
         """Play it, and say what was seen. Raises DemoError when a process does not start; leaves none behind."""
-        with self._launch:
+        with tempfile.TemporaryDirectory(prefix="datacenter-demo-") as folder, self._launch:
+            self._folder = Path(folder)
             self._begin()
             self._first_outage()
             while self._watched[NAIVE].alive and time.monotonic() < self._curtain:
@@ -99,8 +102,7 @@ class Play:
         self._until(lambda: self._answered("client"), READY_S)
         self._pause(1.0)
         self._before = {name: _kinds(self._watched[name].pid) for name in ("broker", "client")}
-        naive = self._launch.python(naive_client(), self._broker, TARGET)
-        self._ready(self._watch(NAIVE, naive, NAIVE_WINDOW_S))
+        self._start_naive()
         self._until(lambda: self._answered(NAIVE), READY_S)
         self._tell("both clients call the service at the same pace")
         self._pause(2.0)
@@ -164,8 +166,10 @@ class Play:
         # As a user would type it: leakline shows command lines.
         return self._launch.python("-m", "datacenter", *words)
 
-    def _watch(self, name: str, process: Process, window_s: float = WHOLE_PLAY_S) -> Watched:
-        watched = self._watched[name] = Watched(name, process, window_s)
+    def _watch(
+        self, name: str, process: Process, window_s: float = WHOLE_PLAY_S, recording: Path | None = None
+    ) -> Watched:
+        watched = self._watched[name] = Watched(name, process, window_s, recording)
         return watched
 
     def _start_service(self) -> None:
@@ -176,6 +180,13 @@ class Play:
         self._stage = "the service is up"
         if self._outages:
             self._tell(f"the service is back (pid {service.pid})")
+
+    def _start_naive(self) -> None:
+        """As its users would after the last crash: under the recorder, which will name the line."""
+        recording = self._folder / "naive.leakline"
+        recorder = "-m", "leakline", "run", "--recording", str(recording), "--output", str(self._folder / "report")
+        naive = self._launch.python(*recorder, "--", sys.executable, naive_client(), self._broker, TARGET)
+        self._ready(self._watch(NAIVE, naive, NAIVE_WINDOW_S, recording))
 
     def _kill_service(self) -> None:
         process = self._watched["service"].process

@@ -6,6 +6,7 @@ import json
 import time
 from collections import deque
 from dataclasses import dataclass
+from pathlib import Path
 
 from datacenter.demo.outcome import BLOCKED, Forecast
 from datacenter.testing import Process
@@ -29,12 +30,16 @@ class Watched:
     """One process of the demo: leakline's observation of it, and its own figures.
 
     `step()` 20 times a second; `report` is leakline's last one, `ended_at` (monotonic seconds) when it was seen to have
-    ended. Not thread-safe.
+    ended. Not thread-safe. `recording`: where the process is recorded, if it was launched under `leakline run`; then
+    it is the child of `process`.
     """
 
-    def __init__(self, name: str, process: Process, window_s: float = WHOLE_PLAY_S) -> None:
+    def __init__(
+        self, name: str, process: Process, window_s: float = WHOLE_PLAY_S, recording: Path | None = None
+    ) -> None:
         self.name = name
         self.process = process
+        self.recording = recording
         self.figures: dict[str, float] = {}
         self.ended_at: float | None = None
         self.report: Report | None = None
@@ -43,17 +48,27 @@ class Watched:
         self._closed: deque[Count] = deque()
         self._reported = -float("inf")
         self._observation: Observation | None = None
+        self._child: int | None = None
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        """Of the process itself, not of the leakline that launched it."""
+        if self.recording is None:
+            return self.process.pid
+        if self._child is None:
+            self._child = _only_child(self.process.pid)
+        return self._child or self.process.pid
 
     @property
     def alive(self) -> bool:
         """Whether it runs."""
-        if self.ended_at is None and not self.process.running:
+        if self.ended_at is None and not self._runs():
             self.ended_at = time.monotonic()
         return self.ended_at is None
+
+    def _runs(self) -> bool:
+        # leakline outlives what it launched by the time that it takes to write its report.
+        return self.process.running and (self._child is None or Path(f"/proc/{self._child}").exists())
 
     @property
     def ready(self) -> bool:
@@ -66,7 +81,7 @@ class Watched:
         if not self.ready or not self.alive:
             return
         if self._observation is None:
-            self._observation = _observation(self.pid, self._window_s)
+            self._observation = _observation(self.pid, self._window_s, self.recording)
             return
         self._observation.step()
         now = time.monotonic()
@@ -116,8 +131,16 @@ def forecast(report: Report | None, made_at: float) -> Forecast | None:
     return Forecast(made_at, report.seconds_to_limit, report.total, report.limit or 0)
 
 
-def _observation(pid: int, window_s: float) -> Observation | None:
+def _only_child(pid: int) -> int | None:
     try:
-        return Observation(pid, window=window_s)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if len(children) == 1 else None
+
+
+def _observation(pid: int, window_s: float, recording: Path | None) -> Observation | None:
+    try:
+        return Observation(pid, window=window_s, recording=recording)
     except LeaklineError:  # it has ended already: its Child says so
         return None

@@ -60,7 +60,7 @@ def recorded(
         alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
         alive.sort(key=lambda each: -each.origin.count)
         wrong = _wrong_closes(namer, (ended or recording).wrong_closes, now)
-        first = namer.frames(recording.exhausted.stack)
+        first = _own_first(namer.frames(recording.exhausted.stack))
         notes = namer.notes
     return Recorded(
         path=recording.path,

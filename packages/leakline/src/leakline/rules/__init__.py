@@ -29,6 +29,7 @@ RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     observing.unreadable,
 )
 ORIGINS_SHOWN = 5  # in one finding
+LEAST_SHARE = 0.05  # of what the largest origin has
 _ORDER = {"leak": 0, "warning": 1, "note": 2}
 
 
@@ -59,5 +60,7 @@ def _with_origins(finding: Finding, observed: Observed) -> Finding:
     if observed.recorded is None or finding.origins or finding.severity == "note":
         return finding
     kinds = (*_explains(finding, observed), finding.id.removeprefix("growth."))
-    found = tuple(alive.origin for alive in observed.recorded.alive if alive.kind in kinds)
-    return msgspec.structs.replace(finding, origins=found[:ORIGINS_SHOWN])
+    found = [alive.origin for alive in observed.recorded.alive if alive.kind in kinds]
+    largest = max((origin.count for origin in found), default=0)
+    worth = [origin for origin in found if origin.count >= LEAST_SHARE * largest]
+    return msgspec.structs.replace(finding, origins=tuple(worth[:ORIGINS_SHOWN]))

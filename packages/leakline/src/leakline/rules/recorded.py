@@ -106,16 +106,19 @@ def exhausted(observed: Observed) -> list[Finding]:
         Finding(
             id="limit.exhausted",
             severity="warning",
-            title=f"{recorded.exhausted_error} was met {recorded.exhausted} times: a descriptor was refused",
+            title=f"{recorded.exhausted_error} was met {_times(recorded.exhausted)}: a descriptor was refused",
             count=recorded.exhausted,
             per_second=0.0,
             evidence=evidence,
             cause="The limit on open descriptors was reached. Whoever meets it first is seldom who holds them.",
-            remedy="See which line holds the most, below; a higher limit (ulimit -n) only moves the end.",
-            origins=() if most is None else (most.origin,),
+            remedy="See which line holds the most; a higher limit (ulimit -n) only moves the end.",
         )
     ]
 
 
 def _lines(frames: tuple[Frame, ...], shown: int = 4) -> list[str]:
     return [told(frame) for frame in frames[:shown]]
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
