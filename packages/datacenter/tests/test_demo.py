@@ -124,16 +124,21 @@ def ends_with_all_of_its_own(demo: subprocess.Popen[str], number: signal.Signals
     assert demo.stderr is not None
     while "both clients call" not in demo.stderr.readline():  # then all four have started
         assert demo.poll() is None
-    children = [int(pid) for pid in Path(f"/proc/{demo.pid}/task/{demo.pid}/children").read_text().split()]
+    children = children_of(demo.pid)
+    recorded = [pid for child in children for pid in children_of(child)]  # the naive client, under `leakline run`
     demo.send_signal(number)
     demo.stderr.read()
     demo.wait(10.0)
-    assert len(children) == 4
+    assert (len(children), len(recorded)) == (4, 1)
     end = time.monotonic() + DEADLINE_S
-    while left := [pid for pid in children if running(pid)]:
+    while left := [pid for pid in children + recorded if running(pid)]:
         assert time.monotonic() < end, f"still there: {left}"
         time.sleep(0.01)
     assert demo.returncode == (-number if number == signal.SIGKILL else 128 + number)
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def running(pid: int) -> bool:
@@ -154,12 +159,14 @@ def report(verdict: str, growth: dict[str, float], *findings: dict[str, object])
     )
 
 
-def finding(identity: str, severity: str) -> dict[str, object]:
+def finding(identity: str, severity: str, line: str = "") -> dict[str, object]:
+    frames = [{"function": line, "file": "client.py", "line": 84, "language": "python"}]
     return {"id": identity, "severity": severity, "title": "t", "count": 1, "per_second": 1.0, "evidence": {},
-            "cause": "c", "remedy": "r"}  # fmt: skip
+            "cause": "c", "remedy": "r", "origins": [{"count": 900, "frames": frames}] if line else []}  # fmt: skip
 
 
-LEAK = report("leak", {"eventfd": 32.0}, finding("zmq.io-thread-blocked", "leak"))
+BLOCKED = "zmq.io-thread-blocked"
+LEAK = report("leak", {"eventfd": 32.0}, finding(BLOCKED, "leak", "ServiceClient.qry_server_port"))
 STEADY = report("steady", {})
 LEDGER = Ledger(owned=7, others=("pipe:[1]",), differences=(), exact=True)
 OURS = Ours("client", 2, {"eventfd": 8}, {"eventfd": 8}, answered=900, failed=0, ledger=LEDGER, report=STEADY)
@@ -196,6 +203,11 @@ def replaced(thing: Ours | Naive, **changes: object) -> Outcome:
         (replaced(OURS, ledger=Ledger(7, (), (), False)), "does not see all"),
         (replaced(NAIVE, report=STEADY), "the naive client is steady, not leak"),
         (replaced(NAIVE, report=report("leak", {"eventfd": 32.0})), "did not say why"),
+        (replaced(NAIVE, report=report("leak", {"eventfd": 32.0}, finding(BLOCKED, "leak"))), "did not name the line"),
+        (
+            replaced(NAIVE, report=report("leak", {"eventfd": 32.0}, finding(BLOCKED, "leak", "connect"))),
+            "did not name the line",
+        ),
         (replaced(NAIVE, died_at=None), "did not die in time"),
         (replaced(NAIVE, last_words="killed"), "died otherwise"),
         (replaced(NAIVE, forecast=None), "did not foretell"),
