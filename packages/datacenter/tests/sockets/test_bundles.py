@@ -26,6 +26,7 @@ def library() -> ctypes.CDLL:
     found.bundle_frames.argtypes, found.bundle_frames.restype = [c_char_p, c_size_t], c_uint
     found.bundle_next.argtypes = [c_void_p, c_size_t, POINTER(c_size_t), POINTER(c_size_t)]
     found.bundle_next.restype = c_void_p
+    found.bundle_may.argtypes, found.bundle_may.restype = [c_char_p, c_size_t], c_bool
     return found
 
 
@@ -135,3 +136,22 @@ def test_a_malformed_bundle_has_no_frames() -> None:
     for size in range(1, len(good)):  # cut; between two frames what is left is a bundle
         assert bundles.split(good[:size]) == {8: [b"one"], 15: [b"one", b"two"]}.get(size, []), size
     assert len(bundles.split(good)) == 3
+
+
+REPLY = bytes([0x93, 1, 0xCF, 0x80, 0, 0, 0, 0, 0, 0, 1, 0xC0])
+
+
+@given(st.binary(max_size=20) | st.builds(lambda at, byte: REPLY[:at] + bytes([byte]) + REPLY[at + 1 :],
+                                          st.integers(0, 11), st.integers(0, 255)))  # fmt: skip
+@example(REPLY)
+@example(REPLY[:10])
+def test_both_know_the_same_replies_for_those_of_a_client_that_knows_bundles(
+    library: ctypes.CDLL, frame: bytes
+) -> None:
+    assert bundles.may(frame) == library.bundle_may(frame, len(frame))
+
+
+def test_only_replies_to_ids_with_the_highest_bit_travel_together() -> None:
+    assert bundles.may(REPLY)
+    for other in (b"\0" + REPLY[1:], REPLY[:3] + b"\x7f" + REPLY[4:], REPLY[:10], bytes([0x93, 1, 5, 0xC0]), b""):
+        assert not bundles.may(other)

@@ -207,6 +207,8 @@ class PlainBatch:
         if self._routed:
             same = takewhile(routing_ids[first].__eq__, islice(routing_ids, first, first + bundles.FRAMES))
             last = first + sum(1 for _ in same)
+            known = takewhile(bundles.may, islice(frames, first, last))
+            last = first + (sum(1 for _ in known) or 1)
         return bundles.together(frames, first, last)
 
     def close(self) -> None:

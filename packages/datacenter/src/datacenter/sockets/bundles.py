@@ -35,6 +35,11 @@ def together(frames: Sequence[bytes], first: int, last: int) -> int:
     return count or 1
 
 
+def may(frame: bytes) -> bool:
+    """Whether a frame is a reply to a call of a client that knows bundles; see native/bundle.h."""
+    return len(frame) > 10 and frame[0] & 0xF0 == 0x90 and frame[1] < 0x80 and frame[2] == 0xCF and frame[3] >= 0x80
+
+
 def join(frames: Sequence[bytes]) -> bytes:
     """The message of frames that travel together."""
     if len(frames) == 1:

@@ -274,31 +274,52 @@ static void test_bundles_are_handed_out_frame_by_frame(void) {
     end(&pair);
 }
 
+enum { REPLY = 11, ENTRY = 5 + REPLY }; /* a reply after its routing id */
+
+/* 100 replies, of each six the last for nobody: to calls of a client that knows bundles, or to small ids. */
+static int send_replies(struct pair *pair, unsigned char first_of_id, int32_t outcomes[100]) {
+    static unsigned char bytes[100 * ENTRY];
+    uint32_t ends[200];
+    for (uint32_t n = 0; n < 100; n++) {
+        unsigned char *entry = bytes + ENTRY * n;
+        memcpy(entry, pair->at_server->bytes, 5);
+        entry[4] ^= n % 6 == 5;
+        memcpy(entry + 5, (unsigned char[REPLY]){0x93, 1, 0xcf, first_of_id, 0, 0, 0, 0, 0, 0, (unsigned char)n}, REPLY);
+        ends[2 * n] = ENTRY * n + 5;
+        ends[2 * n + 1] = ENTRY * (n + 1);
+    }
+    return batch_send(pair->at_server, bytes, ends, 100, outcomes);
+}
+
 static void test_a_run_for_one_peer_travels_as_one(void) {
     struct pair pair = make(1000);
     CHECK(send_part(pair.client, "hello", 5, 0) == 5);
     CHECK(receive(pair.at_server) == 1);
-    unsigned char bytes[600];
-    uint32_t ends[200];
     int32_t outcomes[100];
-    for (uint32_t n = 0; n < 100; n++) { /* of each six, the last is for nobody */
-        memcpy(bytes + 6 * n, pair.at_server->bytes, 5);
-        bytes[6 * n + 4] ^= n % 6 == 5;
-        bytes[6 * n + 5] = (unsigned char)n;
-        ends[2 * n] = 6 * n + 5;
-        ends[2 * n + 1] = 6 * n + 6;
-    }
-    CHECK(batch_send(pair.at_server, bytes, ends, 100, outcomes) == 16);
+    CHECK(send_replies(&pair, 0x80, outcomes) == 16);
     for (int n = 0; n < 100; n++)
         CHECK(outcomes[n] == (n % 6 == 5 ? EHOSTUNREACH : 0));
-    unsigned char message[64];
+    unsigned char message[128];
     for (int n = 0; n < 100; n += 6) {
         unsigned frames = n < 96 ? 5 : 4;
-        size_t size = 1 + frames * 5, at = 0, frame_size;
+        size_t size = 1 + frames * (4 + REPLY), at = 0, frame_size;
         CHECK(receive_raw(pair.client, message, sizeof message, 0) == (int)size && bundle_frames(message, size) == frames);
         for (unsigned k = 0; k < frames; k++)
-            CHECK(*bundle_next(message, size, &at, &frame_size) == (unsigned)n + k && frame_size == 1);
+            CHECK(bundle_next(message, size, &at, &frame_size)[REPLY - 1] == (unsigned)n + k && frame_size == REPLY);
     }
+    end(&pair);
+}
+
+static void test_a_peer_that_does_not_know_bundles_gets_none(void) {
+    struct pair pair = make(1000);
+    CHECK(send_part(pair.client, "hello", 5, 0) == 5);
+    CHECK(receive(pair.at_server) == 1);
+    int32_t outcomes[100];
+    CHECK(send_replies(&pair, 0x00, outcomes) == 16);
+    unsigned char message[128];
+    for (int n = 0; n < 100; n++)
+        if (n % 6 != 5)
+            CHECK(receive_raw(pair.client, message, sizeof message, 0) == REPLY && message[REPLY - 1] == n);
     end(&pair);
 }
 
@@ -316,5 +337,6 @@ int main(int count, char **arguments) {
     test_any_bytes_are_split_or_refused();
     test_bundles_are_handed_out_frame_by_frame();
     test_a_run_for_one_peer_travels_as_one();
+    test_a_peer_that_does_not_know_bundles_gets_none();
     return 0;
 }

@@ -205,6 +205,7 @@ static int gather(struct whole *batch, const struct outgoing *first, int count) 
     if (batch->bundles)
         while (together < count && first[together].id_size == first->id_size &&
                memcmp(first[together].id, first->id, first->id_size) == 0 &&
+               (!batch->routed || bundle_may(first[together].frame, first[together].frame_size)) &&
                bundle_add(&batch->outgoing, first[together].frame, first[together].frame_size))
             together++;
     return together ? together : 1;

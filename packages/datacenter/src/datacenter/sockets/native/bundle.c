@@ -29,6 +29,11 @@ bool bundle_add(struct bundle *bundle, const unsigned char *frame, size_t size) 
     return true;
 }
 
+bool bundle_may(const unsigned char *frame, size_t size) {
+    enum { REPLY_HEAD = 11, ARRAY = 0x90, LONGEST_TAG = 0x7f, UINT64 = 0xcf }; /* MessagePack: [tag, id, … */
+    return size >= REPLY_HEAD && (frame[0] & 0xf0) == ARRAY && frame[1] <= LONGEST_TAG && frame[2] == UINT64 && frame[3] & 0x80;
+}
+
 const unsigned char *bundle_message(const struct bundle *bundle, size_t *size) {
     size_t head = bundle->count == 1 ? FIRST + BUNDLE_LENGTH : 0;
     *size = bundle->size - head;

@@ -7,7 +7,10 @@
  * A frame of ours is a MessagePack array, and no MessagePack begins with 0xc1: every other message is one bare frame. A frame that is
  * alone travels bare. A bundle has 1 to BUNDLE_FRAMES frames, none of them empty or a bundle itself, and BUNDLE_BYTES at most in all;
  * every data connection lets such a message pass, whatever its limit for one call is (bundles.py). What is of another shape is a
- * malformed message. Pure: bytes in, bytes out. bundles.py is the same in Python. */
+ * malformed message. Pure: bytes in, bytes out. bundles.py is the same in Python.
+ *
+ * A program that writes the protocol by hand reads one frame a message. It is known by its call ids: those of a client that knows
+ * bundles have the highest bit set (wire.FIRST_CALL_ID), and only replies to such calls travel together. */
 #ifndef DATACENTER_BUNDLE_H
 #define DATACENTER_BUNDLE_H
 
@@ -29,6 +32,8 @@ bool bundle_add(struct bundle *bundle, const unsigned char *frame, size_t size);
 /* The message to send: the frame itself if there is only one. */
 const unsigned char *bundle_message(const struct bundle *bundle, size_t *size);
 
+/* Whether a frame is a reply to a call of a client that knows bundles. */
+bool bundle_may(const unsigned char *frame, size_t size);
 /* Whether a received message is a bundle, or should be one. */
 static inline bool bundle_is(const unsigned char *message, size_t size) { return size && message[0] == BUNDLE_MARK; }
 /* How many frames a received message has: 1 if it is bare, 0 if it is a malformed bundle. */
