@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from datetime import datetime
 
-from datacenter.demo.outcome import Naive, Ours, Outcome, told
+from datacenter.demo.outcome import Attached, Naive, Ours, Outcome, told
+from leakline.reports.origins import origin_lines
 from leakline.reports.style import Style, grouped
 from leakline.reports.terminal import render
 
@@ -17,6 +18,8 @@ def conclusion(outcome: Outcome, style: Style, now: datetime) -> str:
     parts = []
     if outcome.naive is not None:
         parts.append(_naive(outcome.naive, style, now))
+    if outcome.attached is not None:
+        parts.append(_attached(outcome.attached, style))
     parts += [_ours(process, style, now) for process in outcome.ours]
     parts.append(_result(outcome, style))
     return "\n\n".join(parts)
@@ -35,6 +38,14 @@ def _naive(naive: Naive, style: Style, now: datetime) -> str:
         lines.append(_field("rate", rate, style))
     if naive.last_words:
         lines.append(_field("last words", naive.last_words, style))
+    return "\n".join(lines)
+
+
+def _attached(attached: Attached, style: Style) -> str:
+    title = f"A second one (pid {attached.pid}), launched without the recorder: leakline attach {attached.pid}"
+    lines = [_title(title, style), "", _field("said", attached.said, style)]
+    if attached.origin is not None:
+        lines += ["", *origin_lines([attached.origin], style)]
     return "\n".join(lines)
 
 

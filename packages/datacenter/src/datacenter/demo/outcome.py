@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from leakline.facts import Origin, Recorded
 from leakline.observe import Report
 
 TOLERANCE = 0.20  # of the foretold time, and of the rate
@@ -96,6 +97,20 @@ class Naive:
 
 
 @dataclass(frozen=True)
+class Attached:
+    """What `leakline attach` said of a second naive client, which was launched without the recorder."""
+
+    pid: int
+    said: str  # on stderr
+    recorded: Recorded | None
+
+    @property
+    def origin(self) -> Origin | None:
+        """Of what it opened meanwhile, the line that holds most."""
+        return self.recorded.alive[0].origin if self.recorded is not None and self.recorded.alive else None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The whole play. Times in seconds."""
 
@@ -104,6 +119,7 @@ class Outcome:
     first_outage_s: float
     ours: tuple[Ours, ...]
     naive: Naive | None
+    attached: Attached | None = None
     troubles: tuple[str, ...] = field(default=())
 
     def differs(self) -> list[str]:
@@ -112,6 +128,8 @@ class Outcome:
         for process in self.ours:
             found += _differs_of_ours(process)
         found += ["the naive client was never started"] if self.naive is None else _differs_of_naive(self.naive)
+        if self.attached is not None and not _is_the_line(self.attached.origin):
+            found.append(f"leakline attach did not name the line in {LEAKING_LINE}(): {self.attached.said}")
         return found
 
     def to_json(self) -> bytes:
@@ -128,6 +146,7 @@ class Outcome:
                 "first_outage_s": round(self.first_outage_s, 1),
                 "ours": {process.name: _ours_as_object(process) for process in self.ours},
                 "naive": None if naive is None else _naive_as_object(naive),
+                "attached": None if self.attached is None else _attached_as_object(self.attached),
             }
         )
 
@@ -176,7 +195,11 @@ def _differs_of_naive(naive: Naive) -> list[str]:
 
 def _names_the_line(report: Report) -> bool:
     origins = [origin for finding in report.findings if finding.id == BLOCKED for origin in finding.origins]
-    return bool(origins) and origins[0].frames[origins[0].headline].function.endswith(LEAKING_LINE)
+    return bool(origins) and _is_the_line(origins[0])
+
+
+def _is_the_line(origin: Origin | None) -> bool:
+    return origin is not None and origin.frames[origin.headline].function.endswith(LEAKING_LINE)
 
 
 def _ours_as_object(ours: Ours) -> dict[str, Any]:
@@ -210,6 +233,10 @@ def _naive_as_object(naive: Naive) -> dict[str, Any]:
         },
         "report": _report_as_object(naive.report),
     }
+
+
+def _attached_as_object(attached: Attached) -> dict[str, Any]:
+    return {"pid": attached.pid, "said": attached.said, "origin": attached.origin}
 
 
 def _report_as_object(report: Report | None) -> msgspec.Raw | None:

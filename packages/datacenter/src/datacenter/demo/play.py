@@ -16,9 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 
-from datacenter.demo.outcome import BLOCKED, Forecast, Ledger, Naive, Ours, Outcome
+import msgspec
+
+from datacenter.demo.outcome import BLOCKED, Attached, Forecast, Ledger, Naive, Ours, Outcome
 from datacenter.demo.scene import Row, Scene
 from datacenter.demo.watch import WHOLE_PLAY_S, Watched, forecast
 from datacenter.errors import DatacenterError
@@ -26,6 +29,7 @@ from datacenter.sockets.ledger_compare import compare_with_proc
 from datacenter.testing import Launcher, Process, free_port
 from leakline import proc
 from leakline.errors import LeaklineError
+from leakline.facts import Recorded
 
 TICK_S = 0.05
 READY_S = 15.0  # for a process to start, on a busy machine
@@ -40,6 +44,8 @@ NAIVE_WINDOW_S = 30.0
 
 ORDERLY_END_S = 1.0  # for each of ours
 REPORTED_EVERY_S = 1.0  # by the clients
+
+ATTACHED_FOR = "3s"
 
 NAIVE = "naive client"
 TARGET = "greeter.hello"
@@ -73,10 +79,11 @@ class Play:
         self._troubles: list[str] = []
         self._forecast: Forecast | None = None
         self._naive_died = False
+        self._attached: Attached | None = None
 
     def run(self) -> Outcome:
         """Play it, and say what was seen. Raises DemoError when a process does not start; leaves none behind."""
-        with tempfile.TemporaryDirectory(prefix="datacenter-demo-") as folder, self._launch:
+        with tempfile.TemporaryDirectory(prefix="datacenter-demo-") as folder, self._launch, closing(self):
             self._folder = Path(folder)
             self._begin()
             self._first_outage()
@@ -89,6 +96,12 @@ class Play:
             for name in ("client", "service", "broker"):  # in order; the launcher kills what is left
                 self._watched[name].process.end(ORDERLY_END_S)
         return outcome
+
+    def close(self) -> None:
+        """Ends the naive client, which is no child of this process but of the recorder's. Idempotent."""
+        naive = self._watched.get(NAIVE)
+        if naive is not None and naive.process.running:
+            naive.process.end(ORDERLY_END_S)  # SIGTERM is passed on
 
     # --- the acts
 
@@ -104,6 +117,7 @@ class Play:
         self._before = {name: _kinds(self._watched[name].pid) for name in ("broker", "client")}
         self._start_naive()
         self._until(lambda: self._answered(NAIVE), READY_S)
+        self._second = self._launch.python(naive_client(), self._broker, TARGET)
         self._tell("both clients call the service at the same pace")
         self._pause(2.0)
 
@@ -112,8 +126,33 @@ class Play:
         self._kill_service()
         self._pause(FIRST_OUTAGE_S)
         self._until(lambda: _is_blocked(self._watched[NAIVE]), FIRST_OUTAGE_MAX_S - FIRST_OUTAGE_S)
+        self._attach()
         self._start_service()
         self._first_outage_s = time.monotonic() - began
+
+    def _attach(self) -> None:
+        """Once more, of a client that runs already, and that nobody has prepared."""
+        self._stage = f"leakline attach {self._second.pid}"
+        self._tell(f"a second naive client runs without the recorder: leakline attach {self._second.pid}")
+        output = self._folder / "attached.json"
+        words = (
+            "-m",
+            "leakline",
+            "attach",
+            str(self._second.pid),
+            "--for",
+            ATTACHED_FOR,
+            "--json",
+            "--output",
+            str(output),
+        )
+        attaching = self._launch.python(*words)
+        self._until(lambda: not attaching.running, READY_S)
+        with suppress(OSError, msgspec.ValidationError, msgspec.DecodeError):
+            found = msgspec.json.decode(output.read_bytes(), type=_AttachReport)
+            self._attached = Attached(self._second.pid, attaching.errors.strip(), found.recording)
+        self._second.kill()
+        self._launch.release(self._second)
 
     def _end(self) -> Outcome:
         answered = self._answered("client")
@@ -128,6 +167,7 @@ class Play:
             first_outage_s=self._first_outage_s,
             ours=tuple(self._ours(name) for name in self._before),
             naive=self._naive(),
+            attached=self._attached,
             troubles=tuple(self._troubles),
         )
         self._stage = "over"
@@ -265,6 +305,12 @@ class Play:
             events=tuple(self._events),
             foretold_at_s=None if self._forecast is None else self._forecast.made_at + self._forecast.left_s,
         )
+
+
+class _AttachReport(msgspec.Struct):
+    """Of the JSON that `leakline attach` writes, what is looked at."""
+
+    recording: Recorded
 
 
 def _row(watched: Watched) -> Row:
