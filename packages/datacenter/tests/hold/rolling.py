@@ -66,7 +66,7 @@ class Rolling:
         began = time.monotonic()
         if way == "drain":
             command = self.launch.command("drain", id_, "--broker", self.broker.address)
-            if command.wait() != 0:
+            if command.wait(DRAIN_S + 20) != 0:  # it waits for the drain, and has Python to start
                 self.faults.append(f"drain: {command.errors}")
             self.launch.release(command)
         else:
