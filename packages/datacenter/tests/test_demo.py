@@ -86,6 +86,10 @@ def test_a_long_outage_ruins_the_naive_client_and_not_the_repaired_one(launch: L
     assert repaired.process.wait() == 0, repaired.process.errors
 
 
+NAIVE_CLIENT = REPOSITORY / "casebook" / "a_undrained_monitor" / "service_cli_demo.py"
+LEAKING_LINE = 1 + NAIVE_CLIENT.read_text().splitlines().index("        query = self.context.socket(zmq.DEALER)")
+
+
 def test_the_demo_shows_what_it_is_to_show() -> None:
     began = time.monotonic()
     done = subprocess.run([*DEMO, "--json"], capture_output=True, text=True, timeout=110, cwd=REPOSITORY)
@@ -100,6 +104,11 @@ def test_the_demo_shows_what_it_is_to_show() -> None:
     assert "zmq.io-thread-blocked" in [finding["id"] for finding in naive["report"]["findings"]]
     assert naive["forecast"]["off"] <= 0.2
     assert naive["last_words"] == "zmq.error.ZMQError: Too many open files"
+    attached = shown["attached"]
+    for origin in (naive["report"]["findings"][0]["origins"][0], attached["origin"]):
+        line = origin["frames"][origin["headline"]]
+        assert (line["function"], line["line"]) == ("ServiceClient.qry_server_port", LEAKING_LINE), origin
+    assert attached["said"].startswith(f"attached to process {attached['pid']}; one thread stood still for ")
     for ours in shown["ours"].values():
         assert ours["report"]["verdict"] == "steady"
         assert ours["report"]["findings"] == []
@@ -122,14 +131,14 @@ def test_the_demo_leaves_no_process_however_it_ends() -> None:
 
 def ends_with_all_of_its_own(demo: subprocess.Popen[str], number: signal.Signals) -> None:
     assert demo.stderr is not None
-    while "both clients call" not in demo.stderr.readline():  # then all four have started
+    while "both clients call" not in demo.stderr.readline():  # then all five have started
         assert demo.poll() is None
     children = children_of(demo.pid)
-    recorded = [pid for child in children for pid in children_of(child)]  # the naive client, under `leakline run`
+    recorded = [pid for child in children for pid in children_of(child)]  # the first naive client, by `leakline run`
     demo.send_signal(number)
     demo.stderr.read()
     demo.wait(10.0)
-    assert (len(children), len(recorded)) == (4, 1)
+    assert (len(children), len(recorded)) == (5, 1)
     end = time.monotonic() + DEADLINE_S
     while left := [pid for pid in children + recorded if running(pid)]:
         assert time.monotonic() < end, f"still there: {left}"
@@ -226,5 +235,5 @@ def test_whatever_differs_is_said(shown: Outcome, said: str) -> None:
 
 
 def test_the_naive_client_of_the_demo_is_that_of_the_casebook() -> None:
-    case = REPOSITORY / "casebook" / "a_undrained_monitor" / "service_cli_demo.py"
+    case = NAIVE_CLIENT
     assert os.path.samefile(naive_client(), case)
