@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -125,8 +126,9 @@ def test_the_demo_leaves_no_process_however_it_ends() -> None:
             demo = subprocess.Popen(DEMO, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             demos[number] = stack.enter_context(demo)
             stack.callback(demo.kill)
-        for number, demo in demos.items():
-            ends_with_all_of_its_own(demo, number)
+        with ThreadPoolExecutor() as pool:  # each is looked at before its first outage
+            for _ in pool.map(ends_with_all_of_its_own, demos.values(), demos):
+                pass
 
 
 def ends_with_all_of_its_own(demo: subprocess.Popen[str], number: signal.Signals) -> None:
