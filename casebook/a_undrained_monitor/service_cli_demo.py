@@ -34,20 +34,7 @@ REPORT_EVERY_S = 1.0
 
 # Messages of the datacenter: one MessagePack array a frame, the first item says which.
 HELLO, RESOLVE, WELCOME, RESOLVED, CALL, RESULT = 1, 6, 1, 6, 1, 1
-BUNDLE = b"\xc1"  # begins a frame of several messages
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
-
-
-def unbundled(frame: bytes) -> list[bytes]:
-    """The messages in a frame: one, or several small ones, each after its length."""
-    if frame[:1] != BUNDLE:
-        return [frame]
-    messages, at = [], 1
-    while at < len(frame):
-        end = at + 4 + int.from_bytes(frame[at : at + 4], "little")
-        messages.append(frame[at + 4 : end])
-        at = end
-    return messages
 
 
 class Timer:
@@ -148,7 +135,7 @@ class ServiceClient:
     def read_replies(self) -> None:
         """Counts the replies that have come."""
         while self.socket.poll(0):
-            self.calls_answered += sum(unpack(reply)[0] == RESULT for reply in unbundled(self.socket.recv()))
+            self.calls_answered += unpack(self.socket.recv())[0] == RESULT
 
 
 def eventfds() -> int:
