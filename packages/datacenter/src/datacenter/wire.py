@@ -6,8 +6,8 @@ once is then enough to notice any peer that sends more or fewer, without losing 
 
 On a data connection several small messages may travel in one such frame, in both directions and at any time: a bundle,
 the byte 0xC1, with which no MessagePack begins, then of each its length (32 bits, little-endian) and its bytes
-(sockets/bundles.py has the bounds). Only replies to calls with ids from
-FIRST_CALL_ID on travel so: a client written by hand that counts from 1 gets each alone; a service by hand must take one.
+(sockets/bundles.py has the bounds). Only replies to calls with ids from FIRST_CALL_ID on travel so: a client written by
+hand that counts from 1 gets each alone. A service written by hand must take bundles.
 
 Three closed sets of messages, each with its own decoder, so that a message in the wrong place is refused by type:
 `ToBroker` and `FromBroker` on the control connection, `ToService` and `FromService` on a data connection.
