@@ -125,6 +125,10 @@ bench-recorder: $(BENCH_STAMP) native ## what the recorder costs, beside valgrin
 hold-unwind: ## native stacks: 93 312 call paths, signals at random points, 16 threads, corrupt stacks, each walk compared with libgcc (3 min)
 	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/target unwind-hold
 
+.PHONY: hold-loader
+hold-loader: $(STAMP) native ## 2 000 forks while another thread is inside the loader: no recorded child hangs, each origin has its library (1 min)
+	@LEAKLINE_HOLD_FORKS=2000 $(BIN)/pytest -q --timeout 2400 packages/leakline/tests/recorder/target/test_loader_forks.py
+
 .PHONY: hold-recording
 hold-recording: $(STAMP) native ## 16 threads write a recording that is read all the while, and 100 writers are killed: nothing torn, all counts right (3 min)
 	@LEAKLINE_HOLD_ROUNDS=20 $(BIN)/pytest -q --timeout 1200 packages/leakline/tests/recorder/target/test_recording_file.py

@@ -14,7 +14,8 @@ import pytest
 
 HERE = Path(__file__).parent
 TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
-SOURCES = sorted(str(path) for path in TARGET.glob("python_*.c"))
+SOURCES = [str(path) for path in sorted(TARGET.glob("python_*.c"))]
+SOURCES += [str(TARGET / "unwind_libraries.c"), str(TARGET / "unwind_symbols.c")]  # whether the loader answers
 PYTHON_CUT = 2
 MOST = 32
 

@@ -4,11 +4,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "file_status.h"
 #include "table_private.h"
 
 #ifndef LEAKLINE_ADVICE_POPULATE
@@ -179,7 +179,7 @@ bool leakline_is_socket(uint32_t kind) {
 
 static uint64_t socket_inode(int number, uint32_t kind) {
     struct stat status;
-    return leakline_is_socket(kind) && fstat(number, &status) == 0 ? status.st_ino : 0;
+    return leakline_is_socket(kind) && leakline_fstat(number, &status) == 0 ? status.st_ino : 0;
 }
 
 int leakline_record_closed(struct leakline_table *table, int number) {

@@ -10,10 +10,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "file_status.h"
 #include "ptrace_thread.h"
 
 #define STACK_ROOM (64 * 1024) /* dlopen and the recorder's beginning take about 20 KB (measured), an open_path buffer included */
@@ -40,7 +40,7 @@ static bool waits_for_another(pid_t pid, uint64_t number) {
     char path[64];
     struct stat status;
     snprintf(path, sizeof path, "/proc/%d/fd/%d", pid, (int)number);
-    return stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISBLK(status.st_mode);
+    return leakline_stat(path, &status) == 0 && !S_ISREG(status.st_mode) && !S_ISDIR(status.st_mode) && !S_ISBLK(status.st_mode);
 }
 
 /* glibc waits with FUTEX_WAIT_BITSET for conditions, semaphores, joins and read-write locks (__futex_abstimed_wait_common), and

@@ -8,10 +8,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "descriptor_hooks.h"
+#include "file_status.h"
 #include "table_private.h"
 
 #define SLOTS_WITHOUT_POPULATE 16384u /* what is shown to others on a kernel older than 5.14 */
@@ -19,6 +19,12 @@
 static struct leakline_table tables[LEAKLINE_TABLES];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t handlers = PTHREAD_ONCE_INIT;
+/* The version that glibc has had since the machine's beginning, so that this loads into those before 2.34, too. */
+#if defined(__GLIBC__) && defined(__x86_64__)
+__asm__(".symver pthread_once,pthread_once@GLIBC_2.2.5");
+#elif defined(__GLIBC__) && defined(__aarch64__)
+__asm__(".symver pthread_once,pthread_once@GLIBC_2.17");
+#endif
 static unsigned char *same_process; /* 1; the kernel clears the page in any child, also where no atfork handler runs */
 
 /* --- the lock */
@@ -51,7 +57,7 @@ bool leakline_lock_table(const struct leakline_table *table) {
  * own only the sort can be told: anonymous inodes have no type bits (the kernel keeps that for programs that look). */
 static bool is_recorded(const struct leakline_slot *slot, int number) {
     struct stat status;
-    if (fstat(number, &status) != 0)
+    if (leakline_fstat(number, &status) != 0)
         return false;
     if (leakline_is_socket(slot->kind))
         return S_ISSOCK(status.st_mode) && (slot->inode == 0 || slot->inode == status.st_ino);
@@ -164,7 +170,7 @@ static void fill_header(struct leakline_header *header, uint32_t slots) {
     header->start_time_ticks = start_time_ticks();
     header->created_at_ns = leakline_now_ns();
     struct stat namespace;
-    header->pid_namespace = stat("/proc/self/ns/pid", &namespace) == 0 ? namespace.st_ino : 0;
+    header->pid_namespace = leakline_stat("/proc/self/ns/pid", &namespace) == 0 ? namespace.st_ino : 0;
     header->kind_count = LEAKLINE_KIND_COUNT;
     for (uint32_t kind = 0; kind < LEAKLINE_KIND_COUNT; kind++)
         snprintf(header->kinds[kind], sizeof header->kinds[kind], "%s", leakline_kind_name(kind));

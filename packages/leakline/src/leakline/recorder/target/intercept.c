@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "intercept.h"
 #include "recording_layout.h"
+#include "unwind_libraries.h"
+#include "unwind_symbols.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -38,12 +40,21 @@ static void look_at_libraries(void) {
     uint64_t generation = leakline_libraries_generation();
     if (__builtin_expect(__atomic_load_n(&seen, __ATOMIC_RELAXED) == generation, 1))
         return;
-    leakline_python_prepare();
+    if (leakline_loader_answers())
+        leakline_python_prepare();
     /* One that is still being loaded is looked at again at the next calls. */
     if (!leakline_patch_all() && __atomic_add_fetch(&tries, 1, __ATOMIC_RELAXED) < LOADING_TRIES)
         return;
     __atomic_store_n(&tries, 0, __ATOMIC_RELAXED);
     __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
+}
+
+static void *(*real_dlsym)(void *, const char *);
+
+bool leakline_find_dlsym(void) {
+    if (!real_dlsym)
+        *(void **)&real_dlsym = leakline_find_symbol("dlsym");
+    return real_dlsym != NULL;
 }
 
 /* The counter grows before a library is relocated, which would undo a patch: so the loader's lock is waited for, as the call is about to do
@@ -52,13 +63,13 @@ void *leakline_intercept_dlsym(void *library, const char *name) {
     static uint64_t seen;
     if (LEAKLINE_WANTED && __atomic_load_n(&seen, __ATOMIC_RELAXED) != leakline_libraries_generation()) {
         int error = errno;
-        dlsym(RTLD_DEFAULT, "dlsym");
+        real_dlsym(RTLD_DEFAULT, "dlsym");
         uint64_t generation = leakline_libraries_generation();
         leakline_patch_all();
         __atomic_store_n(&seen, generation, __ATOMIC_RELAXED);
         errno = error;
     }
-    return dlsym(library, name);
+    return real_dlsym(library, name);
 }
 
 /* --- what wrappers ask */

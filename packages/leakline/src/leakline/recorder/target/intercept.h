@@ -23,6 +23,8 @@ extern const struct leakline_interception leakline_interceptions[LEAKLINE_FUNCTI
 /* Stands for dlsym in import tables that are patched, and is never preloaded: a library that was loaded since is patched before any of its
  * functions can be looked up. */
 void *leakline_intercept_dlsym(void *library, const char *name);
+/* Finds the real one, as each walk over import tables begins; false: no library has it yet (libdl, before glibc 2.34). */
+bool leakline_find_dlsym(void);
 
 /* --- intercept_real.c */
 

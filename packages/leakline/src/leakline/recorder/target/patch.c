@@ -21,6 +21,7 @@
 #include "intercept.h"
 #include "recording_private.h"
 #include "system_calls.h"
+#include "unwind_libraries.h"
 
 #define NAMES 1024  /* places in the table of names: a power of two, sparse */
 #define SLOTS 65536 /* places for remembered slots: a power of two; what has no room is not patched */
@@ -53,7 +54,7 @@ static struct range c_libraries[C_LIBRARIES];
 static unsigned c_library_count;
 static struct read_only relro[LIBRARIES];
 static unsigned relro_count;
-static bool relro_known, unfinished;
+static bool relro_known, unfinished, has_dlsym;
 static unsigned long long unloaded; /* libraries, as dl_iterate_phdr counts */
 static uint64_t walked;                     /* the generation that was patched whole */
 
@@ -96,7 +97,7 @@ static void *wrapper_of(const char *name, void **real) {
         }
     }
     *real = NULL;
-    return strcmp(name, "dlsym") == 0 ? (void *)leakline_intercept_dlsym : NULL;
+    return has_dlsym && strcmp(name, "dlsym") == 0 ? (void *)leakline_intercept_dlsym : NULL;
 }
 
 /* --- what was there */
@@ -298,6 +299,7 @@ static void walk(bool restoring) {
     unfinished = false;
     walking = true;
     if (!restoring) {
+        has_dlsym = leakline_find_dlsym();
         dl_iterate_phdr(survey, NULL);
         relro_known = look_at_maps();
     }
@@ -306,7 +308,7 @@ static void walk(bool restoring) {
 }
 
 /* dl_iterate_phdr holds a lock of the C library that fork() copies as it is (glibc 2.36: _dl_load_write_lock): the child's own first look would
- * never return. Ours is held over fork(), so none of our walks is inside at that moment. */
+ * never return. Ours is held over fork(), so none of our walks is inside at that moment; whether one of the target's was is asked at each walk. */
 static void before_fork(void) {
     if (!walking)
         lock();
@@ -336,7 +338,7 @@ int leakline_patch_begin(void) {
 bool leakline_patch_all(void) {
     if (!__atomic_load_n(&patching, __ATOMIC_ACQUIRE))
         return true;
-    if (walking || !try_lock())
+    if (walking || !leakline_loader_answers() || !try_lock())
         return false;
     uint64_t generation = leakline_libraries_generation();
     bool done = !patching || generation == walked || leakline_sealed; /* a filter may kill who opens /proc/self/maps */

@@ -15,6 +15,7 @@
 #include "python_interpreter.h"
 #include "python_reading.h"
 #include "system_calls.h"
+#include "unwind_libraries.h"
 
 enum { SHIMS = 2, INTERPRETERS = 64, THREADS = 1024, KNOWN = 8 };
 
@@ -224,7 +225,10 @@ static void walk(const struct leakline_python *python, struct leakline_reading *
 void leakline_python(struct leakline_origin *origin) {
     origin->python_count = 0;
     uint64_t generation = origin->generation;
+    /* A loader that does not answer (in the child of a fork: ever again) is asked at the next call; meanwhile nothing is read. */
     if (generation != atomic_load_explicit(&prepared_generation, memory_order_relaxed)) {
+        if (!leakline_loader_answers())
+            return;
         atomic_store_explicit(&prepared_generation, generation, memory_order_relaxed);
         leakline_python_prepare(); /* the library may have gone: its functions must not be called */
     }

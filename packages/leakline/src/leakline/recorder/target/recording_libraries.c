@@ -1,7 +1,8 @@
 /* The libraries that were loaded while stacks were recorded: which file an address is in. One that was unloaded stays listed.
  *
- * dl_iterate_phdr holds a lock of the loader, whose holder may be a callback of the target that opens a file. So nobody waits here for
- * another thread without a bound: a stack that comes at such a moment has addresses of unknown libraries.
+ * dl_iterate_phdr holds a lock of the loader, whose holder may be a callback of the target that opens a file, and which a child of fork() may
+ * have inherited held by nobody. So nobody waits here for another thread without a bound: of a stack that comes at such a moment, the
+ * libraries are those that _dl_find_object knows, and unknown before glibc 2.35.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 
 #include "recording_private.h"
 #include "system_calls.h"
+#include "unwind_libraries.h"
 
 #define SPINS 100000u
 
@@ -99,7 +101,7 @@ static bool is_same(const struct leakline_library_record *record, const struct m
            (!record->unloaded || record->build_id_length != 0); /* without one it may be another file by now */
 }
 
-static void add(struct module *module, uint64_t generation) {
+static uint32_t add(struct module *module, uint64_t generation) {
     struct leakline_recording_header *header = leakline_header();
     uint32_t index = header->library_bound;
     uint64_t text = UINT64_MAX;
@@ -107,7 +109,7 @@ static void add(struct module *module, uint64_t generation) {
         text = leakline_text_room(module->record.path_length);
     if (text == UINT64_MAX) {
         __atomic_fetch_add(&header->libraries_full, 1, __ATOMIC_RELAXED);
-        return;
+        return 0;
     }
     memcpy(leakline_recording.base + LEAKLINE_TEXT_AT + text, module->path, module->record.path_length);
     module->record.path = text;
@@ -119,11 +121,12 @@ static void add(struct module *module, uint64_t generation) {
     is_libzmq[index] = length >= 6 && memcmp(name, "libzmq", 6) == 0;
     seen[index] = 1;
     __atomic_store_n(&header->library_bound, index + 1u, __ATOMIC_RELEASE);
+    return index + 1u;
 }
 
-static int visit(struct dl_phdr_info *info, size_t size, void *generation) {
+/* Its number; 0: no room for it. */
+static uint32_t place(const struct dl_phdr_info *info, uint64_t generation) {
     static struct module module; /* LOCKED, and too large for a small stack */
-    (void)size;
     describe(info, &module);
     if (module.record.end == 0)
         return 0;
@@ -132,10 +135,15 @@ static int visit(struct dl_phdr_info *info, size_t size, void *generation) {
         if (!seen[library - 1u] && is_same(record_at(library), &module)) {
             seen[library - 1u] = 1;
             __atomic_store_n(&record_at(library)->unloaded, 0, __ATOMIC_RELAXED);
-            return 0;
+            return library;
         }
     }
-    add(&module, *(uint64_t *)generation);
+    return add(&module, generation);
+}
+
+static int visit(struct dl_phdr_info *info, size_t size, void *generation) {
+    (void)size;
+    place(info, *(uint64_t *)generation);
     return 0;
 }
 
@@ -153,7 +161,8 @@ bool leakline_libraries_refresh(uint64_t generation) {
         return true;
     if (!take_lock())
         return false;
-    if (known <= generation) {
+    bool answers = known > generation || leakline_loader_answers();
+    if (known <= generation && answers) {
         uint64_t now = leakline_libraries_generation();
         memset(seen, 0, sizeof seen);
         dl_iterate_phdr(visit, &now);
@@ -163,5 +172,15 @@ bool leakline_libraries_refresh(uint64_t generation) {
         __atomic_store_n(&known, (now > generation ? now : generation) + 1u, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
-    return true;
+    return answers;
+}
+
+uint32_t leakline_library_learn(uint64_t address, uint64_t generation) {
+    struct dl_phdr_info info;
+    if (!leakline_describe_library(address, &info) || __atomic_exchange_n(&lock, true, __ATOMIC_ACQUIRE))
+        return 0;
+    memset(seen, 0, sizeof seen);
+    uint32_t library = place(&info, generation);
+    __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
+    return library;
 }

@@ -44,10 +44,12 @@ void leakline_raise(uint32_t *bound, uint32_t to);
 
 /* In a child or a new recording: nothing is known. */
 void leakline_libraries_forget(void);
-/* Brings the table up to date if the generation grew. False: it could not be (another thread is at it). */
 /* Whether library `number` is libzmq: what it opens is nobody else's to close. */
 bool leakline_library_is_libzmq(uint32_t number);
+/* Brings the table up to date if the generation grew. False: it could not be (another thread is at it, or the loader does not answer). */
 bool leakline_libraries_refresh(uint64_t generation);
+/* The library of one address, where the table could not be refreshed: put into it if it is not there. 0: unknown. */
+uint32_t leakline_library_learn(uint64_t address, uint64_t generation);
 /* Number of the library that holds an address, 0 if none does. */
 uint32_t leakline_library_of(uint64_t address);
 

@@ -72,7 +72,7 @@ static uint32_t write_frames(char *frames, const struct leakline_origin *origin)
     uint16_t *libraries = (uint16_t *)(frames + native_size);
     uint32_t libzmq = 0;
     for (uint32_t i = 0; i < origin->native_count; i++) {
-        libraries[i] = known ? (uint16_t)leakline_library_of(origin->native[i]) : 0;
+        libraries[i] = (uint16_t)(known ? leakline_library_of(origin->native[i]) : leakline_library_learn(origin->native[i], origin->generation));
         if (leakline_library_is_libzmq(libraries[i]))
             libzmq |= LEAKLINE_LIBZMQ_ANYWHERE | (i == 0 ? LEAKLINE_LIBZMQ_INNERMOST : 0);
     }

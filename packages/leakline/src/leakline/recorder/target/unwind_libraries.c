@@ -11,12 +11,13 @@
 #include "unwind_libraries.h"
 #include "origin.h"
 #include "system_calls.h"
+#include "unwind_symbols.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <link.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <string.h>
 
 /* struct dl_find_object of glibc 2.35, whose headers may be older; room for what some architectures have behind. */
 struct found_object {
@@ -104,10 +105,10 @@ static int search_library(struct dl_phdr_info *information, size_t size, void *a
 
 void leakline_libraries_prepare(void) {
 #ifndef LEAKLINE_OLD_LOADER /* tests: as before glibc 2.35 */
-    find_object = (int (*)(void *, struct found_object *))dlsym(RTLD_DEFAULT, "_dl_find_object");
+    find_object = (int (*)(void *, struct found_object *))leakline_find_symbol("_dl_find_object");
 #endif
 #ifdef __GLIBC__
-    struct search search = {.loader = (uintptr_t)dlsym(RTLD_DEFAULT, "_rtld_global")};
+    struct search search = {.loader = (uintptr_t)leakline_find_symbol("_rtld_global")};
     if (search.loader == 0) return;
     dl_iterate_phdr(search_library, &search);
     if (search.matches != 1) return;
@@ -156,6 +157,18 @@ bool leakline_loader_answers(void) {
 }
 
 bool leakline_find_library_final(void) { return find_object != NULL; }
+
+bool leakline_describe_library(uintptr_t pc, struct dl_phdr_info *information) {
+    struct found_object object = {0};
+    if (find_object == NULL || find_object((void *)pc, &object) != 0 || object.link_map == NULL) return false;
+    const ElfW(Ehdr) *header = object.map_start; /* the first segment begins with the file, except in oddly linked ones */
+    if (memcmp(header->e_ident, ELFMAG, SELFMAG) != 0) return false;
+    *information = (struct dl_phdr_info){.dlpi_addr = object.link_map->l_addr,
+                                         .dlpi_name = object.link_map->l_name,
+                                         .dlpi_phdr = (const ElfW(Phdr) *)((const char *)header + header->e_phoff),
+                                         .dlpi_phnum = header->e_phnum};
+    return true;
+}
 
 bool leakline_find_library(uintptr_t pc, const uint8_t **frame_header) {
     *frame_header = NULL;

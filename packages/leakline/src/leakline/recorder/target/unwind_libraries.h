@@ -9,6 +9,9 @@
 void leakline_libraries_prepare(void);
 /* Whether `pc` is in a library (or the program, or the kernel's vdso); *frame_header: its PT_GNU_EH_FRAME segment, NULL if it has none. */
 bool leakline_find_library(uintptr_t pc, const uint8_t **frame_header);
+/* The library that has `pc`, as dl_iterate_phdr describes it, without asking the loader; false: unknown, or before glibc 2.35. */
+struct dl_phdr_info;
+bool leakline_describe_library(uintptr_t pc, struct dl_phdr_info *information);
 /* Whether "in no library" is final: before glibc 2.35 it may only mean that the loader was busy. */
 bool leakline_find_library_final(void);
 /* Whether dl_iterate_phdr can be called without waiting for ever: its lock is not held, as far as can be seen, by a thread that may not exist

@@ -8,8 +8,8 @@
 #define _GNU_SOURCE
 #include "unwind_memory.h"
 #include "system_calls.h"
+#include "unwind_symbols.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <stddef.h>
 
@@ -33,7 +33,7 @@ static bool page_readable(uintptr_t address) {
 bool leakline_readable(uintptr_t address) { return probe_works && page_readable(address); }
 
 void leakline_memory_prepare(void) {
-    void **end = dlsym(RTLD_DEFAULT, "__libc_stack_end");
+    void **end = leakline_find_symbol("__libc_stack_end");
     main_stack_end = end == NULL ? 0 : (uintptr_t)*end;
     /* Where a system call filter or another kernel answers otherwise, stacks that are not known count as unreadable. */
     int here = 0;

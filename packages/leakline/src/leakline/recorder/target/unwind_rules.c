@@ -3,8 +3,8 @@
 #include "unwind_rules.h"
 #include "unwind_find.h"
 #include "unwind_memory.h"
+#include "unwind_symbols.h"
 
-#include <dlfcn.h>
 #include <stddef.h>
 #include <string.h>
 #include <ucontext.h>
@@ -17,8 +17,8 @@ bool leakline_is_context_end(uintptr_t pc) { return pc == context_end; }
 
 /* makecontext plants a return address, which no call precedes and nothing describes: of a context made here, what it planted. */
 void leakline_rules_prepare(void) {
-    int (*get)(ucontext_t *) = (int (*)(ucontext_t *))dlsym(RTLD_DEFAULT, "getcontext");
-    void (*make)(ucontext_t *, void (*)(void), int) = (void (*)(ucontext_t *, void (*)(void), int))dlsym(RTLD_DEFAULT, "makecontext");
+    int (*get)(ucontext_t *) = (int (*)(ucontext_t *))leakline_find_symbol("getcontext");
+    void (*make)(ucontext_t *, void (*)(void), int) = (void (*)(ucontext_t *, void (*)(void), int))leakline_find_symbol("makecontext");
     uintptr_t stack[64] = {0};
     ucontext_t context;
     if (get == NULL || make == NULL || get(&context) != 0) return;
