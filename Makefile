@@ -50,6 +50,13 @@ native-sanitized: $(STAMP) ## run the tests of the C libraries under ASan and UB
 bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in one interleaved run
 	@$(BIN)/python -m bench
 
+.PHONY: wheel wheel-aarch64
+wheel: $(STAMP) ## dist/leakline-*-py3-none-linux_x86_64.whl: one for all Pythons, the recorder in it
+	@$(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist packages/leakline && ls dist/leakline-*
+
+wheel-aarch64: $(STAMP) ## the same for aarch64, by Debian's gcc-aarch64-linux-gnu
+	@CC=aarch64-linux-gnu-gcc $(MAKE) --no-print-directory wheel
+
 docs-options: $(STAMP) ## make docs/options.md from the options in the code
 	@$(BIN)/python -m datacenter.options_page > docs/options.md
 

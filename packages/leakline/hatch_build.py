@@ -1,15 +1,16 @@
 """Builds leakline's C libraries with `make` when a wheel or an editable install is made.
 
-They serve every Python (none is an extension of Python), so the wheel is tagged py3-none-PLATFORM.
-Where no C compiler is found the install goes on without it, and says so: everything but the recorder works.
+They serve every Python (none is an extension of Python), so the wheel is tagged py3-none-linux_MACHINE: that of the compiler, which $CC names.
+Where no C compiler is found the install goes on without them, and says so: everything but the recorder works.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,24 @@ LIBRARIES = (RECORDER / "native/libleakline.so", RECORDER / "target/libleakline_
 
 class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        if not (shutil.which("make") and (shutil.which("cc") or shutil.which("gcc"))):
-            print("leakline: no C compiler: installing without the native libraries", file=sys.stderr)
+        compiler = os.environ.get("CC") or "cc"
+        if not (shutil.which("make") and shutil.which(compiler.split()[0])):
+            print(f"leakline: no C compiler ({compiler}): installing without the native libraries", file=sys.stderr)
             return
+        machine = machine_of(compiler)
+        own = machine == platform.machine()
         for library in LIBRARIES:
-            subprocess.run(["make", "--silent", "-C", str(Path(self.root) / library.parent)], check=True)
-            build_data["artifacts"].append(str(library))
-        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-        build_data["tag"] = f"py3-none-{platform}"
+            folder = Path(self.root) / library.parent
+            # Those of another machine must not take the place of what this checkout runs.
+            built = Path(library.name) if own else Path("build") / machine / library.name
+            subprocess.run(["make", "--silent", "-C", str(folder), f"CC={compiler}", f"LIBRARY={built}"], check=True)
+            build_data["force_include"][str(folder / built)] = str(library.relative_to("src"))
+        # Not manylinux_2_17: the versions of functions that they need are no newer, but more than that was not looked at.
+        build_data["tag"] = f"py3-none-linux_{machine}"
         build_data["pure_python"] = False
+
+
+def machine_of(compiler: str) -> str:
+    """What the compiler builds for: x86_64, aarch64."""
+    said = subprocess.run([*compiler.split(), "-dumpmachine"], check=True, capture_output=True, text=True).stdout
+    return said.partition("-")[0].strip()

@@ -44,7 +44,13 @@ def needed_versions(path: Path) -> dict[str, set[str]]:
 def test_no_version_is_newer_than_2_17(library: str) -> None:
     needed = needed_versions(RECORDER / library)
     assert "libc.so.6" in needed
-    assert set(needed) <= {"libc.so.6", "libdl.so.2", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+    assert set(needed) <= {
+        "libc.so.6",
+        "libdl.so.2",
+        "libpthread.so.0",
+        "ld-linux-x86-64.so.2",
+        "ld-linux-aarch64.so.1",
+    }
     for version in set().union(*needed.values()):
         found = re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version)
         assert found, version
