@@ -1,7 +1,8 @@
 """Builds leakline's C libraries with `make` when a wheel or an editable install is made.
 
-They serve every Python (none is an extension of Python), so the wheel is tagged py3-none-linux_MACHINE: that of the compiler, which $CC names.
-Where no C compiler is found the install goes on without them, and says so: everything but the recorder works.
+They serve every Python (none is an extension of Python), so the wheel is tagged py3-none-linux_MACHINE: that of the
+compiler, which $CC names. Where there is none the install goes on without them, and says so: everything but the
+recorder works.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class NativeLibrary(BuildHookInterface):  # type: ignore[type-arg]
             built = Path(library.name) if own else Path("build") / machine / library.name
             subprocess.run(["make", "--silent", "-C", str(folder), f"CC={compiler}", f"LIBRARY={built}"], check=True)
             build_data["force_include"][str(folder / built)] = str(library.relative_to("src"))
-        # Not manylinux_2_17: the versions of functions that they need are no newer, but more than that was not looked at.
+        # Not manylinux_2_17: no newer function is needed, but more of that standard was not looked at.
         build_data["tag"] = f"py3-none-linux_{machine}"
         build_data["pure_python"] = False
 

@@ -1,4 +1,4 @@
-"""The wheel: one for all Pythons, installed as a user would, and what it then says of programs of every Python and of C."""
+"""The wheel: one for all Pythons, installed as a user would, and what it says of programs of every Python and of C."""
 
 from __future__ import annotations
 

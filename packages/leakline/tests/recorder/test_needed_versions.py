@@ -1,4 +1,4 @@
-"""Both libraries load into any glibc since 2.17 (2012), wherever they were built: they need no newer version of a function."""
+"""Both libraries load into any glibc since 2.17 (2012), wherever they were built: they need no newer function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Children that are forked while another thread holds the loader's lock, which fork() in glibc copies as it is: none may wait for it."""
+"""Children that are forked while another thread holds the loader's lock: none may wait for it.
+
+fork() in glibc copies that lock as it is, and the thread that would release it is not in the child.
+"""
 
 from __future__ import annotations
 
