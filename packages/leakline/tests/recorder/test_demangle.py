@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
@@ -84,3 +86,9 @@ def test_no_rust_name_takes_long_or_raises(text: str) -> None:
 def test_a_name_that_unfolds_without_end_is_refused() -> None:
     assert demangle_rust("_RIC0" + "T" + "".join("TB4_E" for _ in range(40)) + "EE") is None
     assert demangle_rust("_RIC0" + "S" * 5000 + "hE") is None
+
+
+def test_a_long_name_of_cpp_is_found_to_be_no_rust_name_at_once() -> None:
+    began = time.process_time()
+    assert demangle_rust("_ZN" + "2v8" * 400 + "Ev") is None  # V8's names have as many numbers; minutes, if backtracked
+    assert time.process_time() - began < 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-_LEGACY = re.compile(r"_?_ZN((?:\d+.+)+)17h[0-9a-f]{16}E$", re.ASCII)
+_LEGACY = re.compile(r"_?_ZN(\d.+)17h[0-9a-f]{16}E$", re.ASCII)
 _ESCAPE = re.compile(r"\$(SP|BP|RF|LT|GT|LP|RP|C|u[0-9a-f]{1,6})\$")
 _ESCAPED = {"SP": "@", "BP": "*", "RF": "&", "LT": "<", "GT": ">", "LP": "(", "RP": ")", "C": ","}
 _BASIC = {
