@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import os
 import subprocess
 import sys
@@ -339,6 +341,37 @@ def test_children_of_clone_in_every_way(launch: Launch, compiled: Callable[..., 
     assert recording.wrong_closes == ()
     target.go_on()
     assert target.ended() == 0
+
+
+def resident_bytes(path: Path) -> int:
+    """Of the file, in the kernel's page cache. A file system in memory has only what was written."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.mmap.restype = ctypes.c_void_p
+    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    library.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+    library.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    size = path.stat().st_size
+    pages = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
+    with path.open("rb") as file:
+        place = library.mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, file.fileno(), 0)
+    assert place != ctypes.c_void_p(-1).value
+    try:
+        assert library.mincore(place, size, pages) == 0
+    finally:
+        library.munmap(place, size)
+    return sum(byte & 1 for byte in pages.raw) * mmap.PAGESIZE
+
+
+def test_a_small_recording_is_small(launch: Launch) -> None:
+    """The kernel would read ahead in the holes of the file, and clear megabytes before the program begins."""
+    target = launch("say(); wait()")
+    target.hear()
+    path = find_recording(target.pid)
+    assert path is not None
+    resident = resident_bytes(path)
+    target.go_on()
+    assert target.ended() == 0
+    assert 0 < resident < 2 << 20
 
 
 @pytest.mark.root
