@@ -143,3 +143,7 @@ hold-recording: $(STAMP) native ## 16 threads write a recording that is read all
 .PHONY: hold-attach
 hold-attach: $(STAMP) native ## 400 attachments to a busy Python server and to redis-server under load: no crash, no wrong answer, nothing kept, threads stand still for milliseconds (1 min)
 	@$(BIN)/python packages/leakline/tests/recorder/attach/hold_attach.py 400
+
+.PHONY: hold-recorder
+hold-recorder: $(STAMP) native ## redis, nginx, PostgreSQL and CPython's tests under `leakline run`: same answers, no invented finding, nothing left (10 min)
+	@$(BIN)/python packages/leakline/tests/hold/recorded_programs.py
