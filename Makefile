@@ -132,6 +132,17 @@ bench-recorder: $(BENCH_STAMP) native ## what the recorder costs, beside valgrin
 hold-unwind: ## native stacks: 93 312 call paths, signals at random points, 16 threads, corrupt stacks, each walk compared with libgcc (3 min)
 	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/target unwind-hold
 
+.PHONY: hold-wheel hold-aarch64 cross-aarch64
+hold-wheel: $(STAMP) ## leakline itself from the wheel on each Python here since 3.10, with its dependencies installed (1 min)
+	@$(BIN)/python packages/leakline/tests/hold_wheel.py
+
+cross-aarch64: ## build both libraries for aarch64, by Debian's gcc-aarch64-linux-gnu, in recorder/*/build/aarch64
+	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/native CC=aarch64-linux-gnu-gcc LIBRARY=build/aarch64/libleakline.so
+	@$(MAKE) --no-print-directory --silent -C packages/leakline/src/leakline/recorder/target CC=aarch64-linux-gnu-gcc LIBRARY=build/aarch64/libleakline_recorder.so
+
+hold-aarch64: $(STAMP) ## the recorder built for aarch64, in programs that qemu-user runs: each descriptor by its function and line (1 min)
+	@$(BIN)/python packages/leakline/tests/recorder/target/hold_aarch64.py
+
 .PHONY: hold-loader
 hold-loader: $(STAMP) native ## 2 000 forks while another thread is inside the loader: no recorded child hangs, each origin has its library (1 min)
 	@LEAKLINE_HOLD_FORKS=2000 $(BIN)/pytest -q --timeout 2400 packages/leakline/tests/recorder/target/test_loader_forks.py
