@@ -218,6 +218,13 @@ def test_a_command_that_may_write_small_files_only_is_not_ended_by_its_recording
     assert (done.returncode, done.stdout) == (0, "said\n")
 
 
+def test_a_pipe_that_nobody_writes_is_not_waited_for(cli: Cli, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    done = cli("report", str(tmp_path / "pipe"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 2)
+    assert "Illegal seek" in done.stderr
+
+
 def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
     source = "import time\ntry:\n print('ready', flush=True)\n time.sleep(60)\nexcept KeyboardInterrupt:\n exit(5)\n"
     words = [*LEAKLINE, "run", "--", sys.executable, program(tmp_path, source)]

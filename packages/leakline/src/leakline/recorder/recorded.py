@@ -146,6 +146,8 @@ def _incomplete(recording: Recording) -> tuple[str, ...]:
         (recording.libraries_full, "libraries have no name: their table was full"),
         (recording.wrong_closes_lost, "wrong closes are not told: only the last ones are kept"),
         (recording.out_of_range, "descriptors were not recorded: their numbers are beyond the table"),
+        (recording.skipped, "calls were not recorded: in a signal handler, or after a jump out of one"),
+        (recording.unstored, "parts of the recording got no storage: its file system was full, or a filter forbade it"),
     ):
         if count:
             told.append(f"{count} {what}")

@@ -275,7 +275,7 @@ def read_recording(path: str | os.PathLike[str]) -> Recording:
     writer is.
     """
     name = os.fspath(path)
-    number = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+    number = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         reader = _Reader(_File(number, name))
         header = reader.header
