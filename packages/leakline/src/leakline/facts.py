@@ -193,8 +193,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
     `older`: open before the recording began, by kind. `inherited`: from the process that forked this one. `outside`:
     opened by something that does not go through the C library (io_uring, a static runtime), by kind.
-    `incomplete`: in words, what was not recorded. `seconds_before_end`: how long before its end a process that closed
-    everything as it ended was looked at; 0 else.
+    `incomplete`: in words, what was not recorded.
     """
 
     path: str
@@ -203,7 +202,6 @@ class Recorded(msgspec.Struct, frozen=True):
     live: bool
     opened: int
     closed: int
-    seconds_before_end: float = 0.0
     alive: tuple[Alive, ...] = ()
     older: dict[str, int] = {}
     inherited: dict[str, int] = {}

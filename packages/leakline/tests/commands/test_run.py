@@ -90,6 +90,26 @@ def test_a_tidy_command_has_no_finding(cli: Cli, tmp_path: Path) -> None:
     assert (quiet.returncode, quiet.stderr) == (0, "")
 
 
+def test_what_an_interpreter_closes_as_it_ends_was_left_open(cli: Cli, tmp_path: Path) -> None:
+    """However short the program: no look from outside is needed."""
+    source = """
+import atexit, socket
+kept = [socket.socket() for _ in range(20)]
+tidy = [socket.socket() for _ in range(20)]
+atexit.register(lambda: [each.close() for each in tidy])
+"""
+    done = cli("run", "--", sys.executable, program(tmp_path, source))
+    assert done.returncode == 0
+    assert "LEAK  <listcomp> (program.py:3) opened 20" in done.stderr.replace("<module>", "<listcomp>")
+    assert "program.py:4" not in done.stderr
+
+
+def test_what_a_program_closes_at_its_end_was_not(cli: Cli, tmp_path: Path) -> None:
+    source = "import socket\nkept = [socket.socket() for _ in range(20)]\nfor each in kept:\n    each.close()\n"
+    done = cli("run", "--", sys.executable, program(tmp_path, source))
+    assert done.stderr.startswith("STEADY  ")
+
+
 def test_json_goes_to_a_file_and_is_the_object_of_the_interface(cli: Cli, tmp_path: Path) -> None:
     output = tmp_path / "report.json"
     done = cli("run", "--json", "--output", str(output), "--", sys.executable, program(tmp_path, LEAKING))

@@ -29,27 +29,22 @@ def recorded(
     recording: Recording,
     snapshot: Snapshot | None,
     *,
-    ended: Recording | None = None,
     seen: Snapshot | None = None,
     known: dict[int, tuple[Frame, ...]] | None = None,
 ) -> Recorded:
     """All that is told of a recording. `snapshot`: the process's descriptors then, None if it has ended.
 
-    `ended`: what the recording says at the process's end, when `recording` is from shortly before. `seen`: an earlier
-    look at the process, for the kinds of what is open still. `known`: as `Namer` has it.
+    `seen`: an earlier look at the process, for the kinds of what was open still. `known`: as `Namer` has it.
 
     Reads the files that the code came from; seconds for a process with much debug information.
     """
     now = _now(recording, snapshot)
     found = reconcile(recording, snapshot)
     look = snapshot or seen
-    kinds = {} if look is None else {each.number: each.kind for each in look.descriptors}
     groups: dict[str, list[Slot]] = defaultdict(list)
     older: Counter[str] = Counter()
     inherited: Counter[str] = Counter()
-    for slot in found.slots:
-        looked = look is not None and slot.opened_at_s <= look.at
-        kind = (kinds.get(slot.number) if looked else None) or kind_of(slot.function)
+    for slot, kind in _with_kinds(found.slots, look):
         if slot.how == "older":
             older[kind] += 1
         elif slot.how == "inherited":
@@ -59,15 +54,14 @@ def recorded(
     with Namer(recording, now_s=now, known=known) as namer:
         alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
         alive.sort(key=lambda each: -each.origin.count)
-        wrong = _wrong_closes(namer, (ended or recording).wrong_closes, now)
+        wrong = _wrong_closes(namer, recording.wrong_closes, now)
         first = _own_first(namer.frames(recording.exhausted.stack))
         notes = namer.notes
     return Recorded(
         path=recording.path,
         mode=recording.mode,
         seconds=max(0.0, now - recording.began_at_s),
-        live=recording.live and ended is None,
-        seconds_before_end=0.0 if ended is None else max(0.0, _now(ended, None) - now),
+        live=recording.live,
         opened=recording.opened,
         closed=recording.closed,
         alive=tuple(alive),
@@ -80,6 +74,22 @@ def recorded(
         exhausted_at=first,
         incomplete=(*_incomplete(recording), *notes),
     )
+
+
+def _with_kinds(slots: Iterable[Slot], look: Snapshot | None) -> list[tuple[Slot, str]]:
+    """Each slot with its kind: as it was looked at, else that of others which the same stack opened, else as far as the
+    function tells.
+    """
+    kinds = {} if look is None else {each.number: each.kind for each in look.descriptors}
+    seen: list[tuple[Slot, str | None]] = []
+    by_stack: dict[int, Counter[str]] = defaultdict(Counter)
+    for slot in slots:
+        kind = kinds.get(slot.number) if look is not None and slot.opened_at_s <= look.at else None
+        seen.append((slot, kind))
+        if kind is not None:
+            by_stack[slot.stack][kind] += 1
+    alike = {stack: counted.most_common(1)[0][0] for stack, counted in by_stack.items() if stack}
+    return [(slot, kind or alike.get(slot.stack) or kind_of(slot.function)) for slot, kind in seen]
 
 
 def kind_of(function: str) -> str:

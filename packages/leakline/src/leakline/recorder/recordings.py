@@ -18,31 +18,29 @@ from leakline.recorder.recording_place import find_recording
 
 CPU_SHARE = 0.02  # of one core, for reading while it runs
 EVERY_S = 0.05
-_MUCH_LESS = 0.7  # of what was open shortly before the end is still open: programs that close all at their end
 
 
 class Recordings:
     """The recording of one process, found when there is one, and told again at each `look`. Use from one thread.
 
-    `path`: where it is known to be, so that it is read also after the process has ended. A program that closes
-    everything as it ends (an interpreter does) leaves nothing to tell then: `glimpse` keeps what was open before.
+    `path`: where it is known to be, so that it is read also after the process has ended. Nobody can say then of what
+    kind its descriptors were: `glimpse` keeps the kinds.
     """
 
     def __init__(self, pid: int, path: Path | None = None) -> None:
         self._pid = pid
         self._path = path
-        self._last: tuple[Recording, Snapshot] | None = None
+        self._last: Snapshot | None = None
         self._due = 0.0
         self._named: dict[float, dict[int, tuple[Frame, ...]]] = {}  # by the recording's beginning: an exec begins anew
 
     def glimpse(self) -> None:
-        """Keep the state of now, in case it is the last one; often, but with a small share of one core."""
+        """Keep the kinds of now, in case it is the last time; often, but with a small share of one core."""
         began = time.thread_time()
         if self._path is None or time.monotonic() < self._due:
             return
         with suppress(OSError, LeaklineError):
-            seen = proc.snapshot(self._pid, threads=False, libraries=False)
-            self._last = read_recording(self._path), seen
+            self._last = proc.snapshot(self._pid, threads=False, libraries=False)
         self._due = time.monotonic() + max(EVERY_S, (time.thread_time() - began) / CPU_SHARE)
 
     def look(self, snapshot: Snapshot | None) -> Recorded | None:
@@ -56,12 +54,7 @@ class Recordings:
 
         try:
             reading = read_recording(self._path)
-            if snapshot is None and self._last is not None:
-                before, seen = self._last
-                if len(reading.slots) < _MUCH_LESS * len(before.slots):
-                    return recorded(before, seen, ended=reading, known=self._known(before))
-            seen_last = self._last[1] if self._last else None
-            return recorded(reading, snapshot, seen=seen_last, known=self._known(reading))
+            return recorded(reading, snapshot, seen=self._last, known=self._known(reading))
         except (OSError, RecorderError):
             return None
 

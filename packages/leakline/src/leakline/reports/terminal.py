@@ -170,10 +170,7 @@ def recorded_lines(recorded: Recorded, style: Style, told: Sequence[Origin] = ()
     """Which lines opened what is open, by kind; then what has no line, and why. `told`: origins shown before."""
     since = f"recorded for {in_words(recorded.seconds)}" + (", attached" if recorded.mode == "attached" else "")
     counts = f"{grouped(recorded.opened)} opened, {grouped(recorded.closed)} closed"
-    when = "Where they were opened"
-    if recorded.seconds_before_end:
-        when = f"What was open {in_words(recorded.seconds_before_end)} before its end"
-    lines = [style.paint(f"{when} ({since}: {counts})", "bold")]
+    lines = [style.paint(f"Where they were opened ({since}: {counts})", "bold")]
     kinds: dict[str, list[Origin]] = {}
     for each in recorded.alive:
         kinds.setdefault(each.kind, []).append(each.origin)

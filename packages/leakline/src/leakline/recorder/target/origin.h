@@ -71,6 +71,9 @@ uint64_t leakline_libraries_generation(void);
 /* Finds a Python interpreter in the process and how its frames are laid out; cheap when it is known. To be called from the constructor and
  * when libraries were loaded. */
 void leakline_python_prepare(void);
+/* Whether the interpreter is being finalised: from then on it closes everything by itself. To be asked after leakline_python() by the same
+ * call, which has made sure that the interpreter is still loaded. */
+bool leakline_python_ends(void);
 /* Fills python, python_count and the flags PYTHON_*; nothing when the process has no (known) Python or the thread none. */
 void leakline_python(struct leakline_origin *origin);
 /* To be called when a recording begins, also in a child after fork: the numbers of code objects are those of the recording before. */

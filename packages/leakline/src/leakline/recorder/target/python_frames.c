@@ -51,6 +51,11 @@ void leakline_python_prepare(void) {
     atomic_flag_clear(&preparing);
 }
 
+bool leakline_python_ends(void) {
+    const struct leakline_python *python = atomic_load_explicit(&current, memory_order_acquire);
+    return python && __atomic_load_n(python->finalizing, __ATOMIC_RELAXED) != 0;
+}
+
 void leakline_python_forget(void) {
     leakline_python_code_forget();
     atomic_flag_clear(&preparing); /* in a child: the thread that was preparing is not there */

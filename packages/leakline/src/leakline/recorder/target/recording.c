@@ -18,6 +18,7 @@
 static bool on; /* something is recorded in this process */
 static __thread bool inside;
 static __thread uint32_t current_tid;
+static uint64_t python_ends_since; /* when an interpreter that is being finalised first closed something; 0 before */
 /* The close that this thread is about to make, or made last. */
 static __thread struct {
     int number;
@@ -33,6 +34,7 @@ static __thread struct {
 bool leakline_idle;
 
 void leakline_bracket_start(bool start) {
+    python_ends_since = 0;
     __atomic_store_n(&on, start, __ATOMIC_RELEASE);
     __atomic_store_n(&leakline_idle, !start, __ATOMIC_RELAXED);
 }
@@ -203,6 +205,16 @@ static bool is_libzmqs(const struct leakline_slot *slot, uint32_t stack) {
            !(stack_at(stack)->libzmq & LEAKLINE_LIBZMQ_ANYWHERE);
 }
 
+/* An interpreter closes all as it ends. What it had opened before is what the program has left open: its slot stays. */
+static bool left_to_the_end(const struct leakline_slot *slot) {
+    if (!leakline_python_ends())
+        return false;
+    uint64_t now = leakline_now_ns(), since = 0;
+    if (__atomic_compare_exchange_n(&python_ends_since, &since, now, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        since = now;
+    return slot->opened_at_ns <= since;
+}
+
 void leakline_closing(int number, uint32_t function, uint32_t stack) {
     begin_close(number, stack);
     if (number < 0 || (uint32_t)number >= __atomic_load_n(&leakline_header()->slot_bound, __ATOMIC_ACQUIRE))
@@ -211,7 +223,7 @@ void leakline_closing(int number, uint32_t function, uint32_t stack) {
     if (!slot)
         return;
     struct leakline_wrong_close_record wrong = {0};
-    if (slot->how) {
+    if (slot->how && !left_to_the_end(slot)) {
         closing.generation = slot->generation;
         if (is_libzmqs(slot, stack)) {
             wrong = wrong_close_of(slot, number, function, stack);
@@ -312,11 +324,11 @@ void leakline_close_failed(int number, int error, uint32_t function, uint32_t st
     if (!slot)
         return;
     struct leakline_wrong_close_record wrong = wrong_close_of(slot, number, function, stack);
-    bool closed_unseen = closing.generation == slot->generation, closed_alike = slot->closed_alike;
+    bool closed_unseen = closing.generation == slot->generation || (slot->how && leakline_python_ends()), closed_alike = slot->closed_alike;
     end_writing(&slot->sequence);
     wrong.error = (uint32_t)error;
     wrong.kind = LEAKLINE_NOTHING_OPEN;
-    if (closed_unseen) { /* what the table took for open was closed where the recorder does not see it */
+    if (closed_unseen) { /* what the table takes for open was closed where the recorder does not see it, or does not note it */
         wrong.earlier_close_stack = wrong.earlier_close_tid = 0;
         wrong.earlier_close_at_ns = 0;
     } else if (closed_alike && wrong.open_tid == wrong.tid && wrong.earlier_close_tid != wrong.tid) {
