@@ -19,6 +19,7 @@ import faulthandler
 import logging
 import os
 import random
+import select
 import signal
 import sys
 import threading
@@ -84,6 +85,33 @@ def in_a_thread(work: Callable[[], object], *, daemon: bool = True) -> threading
     thread = threading.Thread(target=work, daemon=daemon)
     thread.start()
     return thread
+
+
+class Asked:
+    """Lines of standard input, waited for so that no signal is missed: one that comes just before read() blocks is only
+    noted by Python, which then reads on. The wake-up descriptor ends the wait whenever it comes.
+    """
+
+    def __init__(self) -> None:
+        self._signalled, wakes = os.pipe()
+        for end in (self._signalled, wakes):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wakes, warn_on_full_buffer=False)
+        self._read = b""
+
+    def line(self) -> bytes:
+        """The next line; empty at the end of the input."""
+        while b"\n" not in self._read:
+            ready, _, _ = select.select([0, self._signalled], [], [])
+            if self._signalled in ready:
+                os.read(self._signalled, 64)
+            if 0 in ready:
+                data = os.read(0, 4096)
+                if not data:
+                    return b""
+                self._read += data
+        line, _, self._read = self._read.partition(b"\n")
+        return line
 
 
 class Program:
@@ -160,8 +188,9 @@ class Program:
 
     def leave(self) -> None:
         """Waits until it is asked, then ends in the main thread, without a loop."""
+        asked = Asked()
         print("ready", flush=True)
-        while sys.stdin.readline() == "flood\n":
+        while asked.line() == b"flood":
             self.flood()
         self._go()
         if self.way == "exception":
