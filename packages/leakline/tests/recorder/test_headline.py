@@ -51,7 +51,7 @@ def python(function: str, file: str) -> Frame:
         (python("socket", "/venv/lib/python3.11/site-packages/zmq/sugar/context.py"), Whose.PACKAGE),
         (python("get", "/usr/lib/python3/dist-packages/requests/api.py"), Whose.PACKAGE),
         (python("__init__", "/usr/lib/python3.11/socket.py"), Whose.SYSTEM),
-        (python("run", "/root/.pyenv/versions/3.8.18/lib/python3.8/threading.py"), Whose.SYSTEM),
+        (python("run", "/home/me/.pyenv/versions/3.8.18/lib/python3.8/threading.py"), Whose.SYSTEM),
         (python("_find_and_load", "<frozen importlib._bootstrap>"), Whose.SYSTEM),
         (python("a Python frame that could not be read", ""), Whose.UNKNOWN),
     ],
