@@ -86,6 +86,9 @@ class Run:
                 self.judge(path)
 
     def judge(self, path: Path) -> None:
+        with open(path, "rb") as file:
+            if not any(file.read(8)):  # its process was killed before the recording began
+                return
         recording = read_recording(path)
         self.recordings += 1
         self.faults += [
