@@ -5,8 +5,8 @@
 While the peers try, hold and try again, connections that were there before are served as ever, the process uses less
 than a fifth of a core. When the peers have left, new ones are served within 5 s, descriptors are the same by kind,
 ledger == /proc. The 99th percentile of the answer times may be twice what is normal: before and after the attack, or at
-the same time at a process that is not attacked, whichever is more, since other work on the machine slows both; more
-than that is a fault if it is so each of three times.
+the same time at a process that is not attacked, whichever is more, since other work on the machine slows both. That
+process must answer each call, too: one that does not would excuse everything.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ LIMIT = 256
 CLIENTS = 4
 PAUSE_S = 0.005
 CPU_SHARE = 0.20  # of a core
-MEASURED = 3  # times at most: a few pauses of the machine that fall on one side are no finding, what comes each time is
 RECOVERED_S = 5.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -130,12 +129,7 @@ def attack(target: Target, control: Target, launcher: Launcher, peers: int, seco
         os.setpriority(os.PRIO_PROCESS, flood.pid, 19)
         flood.wait_line("^open$", 60.0)
         cpu, began = target.cpu_s(), time.monotonic()
-        usual, lost_under = p99(normal), 0
-        for _ in range(MEASURED):
-            under, lost_more, beside = measure_beside(clients, others, seconds)
-            lost_under += lost_more
-            if p99(under) <= 2 * max(usual, p99(beside)):
-                break
+        under, lost_under, beside = measure_beside(clients, others, seconds)
         share = (target.cpu_s() - cpu) / (time.monotonic() - began)
         most = sum(kinds(target.process.pid).values())
         tries = next((line for _, line in reversed(flood.lines) if line.startswith("tries")), "tries ?")
@@ -162,6 +156,9 @@ def attack(target: Target, control: Target, launcher: Launcher, peers: int, seco
     faults = [f"{lost} + {lost_under} calls of open connections had no answer"] if lost + lost_under else []
     if not target.process.running:
         return [*faults, f"it ended: {target.process!r} {target.process.errors}"]
+    if len(beside) < len(under) + lost_under:
+        faults.append(f"the process beside answered {len(beside)} of {len(under) + lost_under} calls")
+        beside = normal
     usual = max(p99(normal), p99(beside))
     if p99(under) > 2 * usual:
         faults.append(f"p99 {p99(under):.4f} s, more than twice {usual:.4f} s")
@@ -185,6 +182,7 @@ def main() -> None:
     with Launcher(cwd=PROGRAMS) as launcher:
         broker = launcher.broker()
         service = launcher.service("shop:shop", broker)
+        spare = launcher.service("shop:shop", broker)  # is never attacked; the broker would forget peers that pause
         relay = launcher.python(str(PROGRAMS / "relay_front.py"), service.endpoint)
         _, found = relay.wait_line(r"^relay at (\S+)$")
 
@@ -196,12 +194,11 @@ def main() -> None:
             Target("service", service.endpoint, service, call),
             Target("relay", found[1], relay, call),
         ]
+        control = Target("service beside", spare.endpoint, spare, call)
         for target in targets:
             if chosen.only in (None, target.name):
                 resource.prlimit(target.process.pid, resource.RLIMIT_NOFILE, (LIMIT, hard))
-                faults += attack(
-                    target, targets[1] if target is targets[0] else targets[0], launcher, chosen.peers, chosen.seconds
-                )
+                faults += attack(target, control, launcher, chosen.peers, chosen.seconds)
     finish(faults)
 
 
