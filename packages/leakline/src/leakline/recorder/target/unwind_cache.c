@@ -36,7 +36,9 @@ struct bucket {
 
 struct table {
     struct bucket buckets[BUCKETS];
-    uint64_t first; /* generation of tag 1 */
+    /* Generation of tag 1. Written before the table is published. Atomic, as its address may have been another thread's a moment ago: who
+     * comes second with a table unmaps it, and the kernel gives its pages, zeroed, to the next who asks, an order that no sanitizer sees. */
+    _Atomic uint64_t first;
 };
 
 static struct table first_table __attribute__((aligned(64)));
@@ -79,7 +81,7 @@ static struct table *renew(struct table *old, uint64_t generation) {
     long address = leakline_call6(SYS_mmap, 0, sizeof(struct table), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (address < 0 && address > -4096) return NULL;
     struct table *table = (struct table *)address;
-    table->first = generation;
+    atomic_store_explicit(&table->first, generation, memory_order_relaxed);
     if (atomic_compare_exchange_strong(&current, &old, table)) return table;
     leakline_call3(SYS_munmap, address, sizeof(struct table), 0);
     return old;
@@ -96,12 +98,13 @@ static __attribute__((noinline)) uint64_t make(struct table *table, uintptr_t pc
 uint64_t leakline_rule(uintptr_t pc, uint64_t generation) {
     struct table *table = atomic_load_explicit(&current, memory_order_acquire);
     uint64_t rule;
-    if (generation - table->first >= LAST_TAG) {
-        if (generation > table->first) table = renew(table, generation);
-        if (table == NULL || generation - table->first >= LAST_TAG) return leakline_make_rule(pc);
+    uint64_t first = atomic_load_explicit(&table->first, memory_order_relaxed);
+    if (generation - first >= LAST_TAG) {
+        if (generation > first && (table = renew(table, generation)) != NULL) first = atomic_load_explicit(&table->first, memory_order_relaxed);
+        if (table == NULL || generation - first >= LAST_TAG) return leakline_make_rule(pc);
     }
     if (pc >> (64 - TAG_BITS) != 0) return leakline_make_rule(pc);
-    uint64_t key = (uint64_t)pc << TAG_BITS | (generation - table->first + 1);
+    uint64_t key = (uint64_t)pc << TAG_BITS | (generation - first + 1);
     struct bucket *bucket = bucket_of(table, pc);
     if (find(bucket, key, &rule) || find(neighbour(table, bucket), key, &rule)) return rule;
     return make(table, pc, key);
