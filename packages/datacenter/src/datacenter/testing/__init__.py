@@ -8,6 +8,9 @@
             greeter.kill()                                  # an outage
             greeter = launch.service("greeter:greeter", broker)
 
+    with Ensemble(tmp_path, servers=3) as ensemble:             # real ZooKeeper servers: zookeeper.py
+        broker = launch.broker(options=["--registry", ensemble.url("/test")])
+
 Nothing is a stand-in: each is the `datacenter` command or a program of yours. A start returns when the process has said
 that it is ready, or raises with what it said instead. Every process is ended by its pid when the launcher is left, and
 by the kernel when the launching process dies.
@@ -16,5 +19,15 @@ by the kernel when the launching process dies.
 from datacenter.testing.launcher import Launcher, RunningBroker, RunningService
 from datacenter.testing.ports import free_port
 from datacenter.testing.processes import NotReadyError, Process
+from datacenter.testing.zookeeper import Ensemble, ZooKeeperServer
 
-__all__ = ["Launcher", "NotReadyError", "Process", "RunningBroker", "RunningService", "free_port"]
+__all__ = [
+    "Ensemble",
+    "Launcher",
+    "NotReadyError",
+    "Process",
+    "RunningBroker",
+    "RunningService",
+    "ZooKeeperServer",
+    "free_port",
+]
