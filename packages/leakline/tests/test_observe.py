@@ -80,6 +80,11 @@ class Finding(msgspec.Struct, forbid_unknown_fields=True):
     cause: str
     remedy: str
     origins: list[Origin]
+    harmless: str
+    next: str
+    threshold: str
+    confidence: str
+    ruled_out: dict[str, object]
 
 
 class Interface(msgspec.Struct, forbid_unknown_fields=True):

@@ -147,8 +147,16 @@ class Origin(msgspec.Struct, frozen=True):
     per_second: float | None = None  # how many more are open, since the recording began
 
 
+Confidence = Literal["certain", "likely", "possible"]
+
+
 class Finding(msgspec.Struct, frozen=True):
-    """One diagnosed fact, under a stable id. Formats (terminal, JSON, …) are views of it."""
+    """One diagnosed fact, under a stable id. Formats (terminal, JSON, …) are views of it.
+
+    `threshold`: in words, from which figure on it is told. `harmless`: when it is none; `next`: the command to type;
+    both "" where there is none. `confidence` is about the cause, not about what was measured. `ruled_out`: what else
+    it could have been, with the figures that say that it is not.
+    """
 
     id: str
     severity: Literal["leak", "warning", "note"]
@@ -159,6 +167,11 @@ class Finding(msgspec.Struct, frozen=True):
     cause: str
     remedy: str
     origins: tuple[Origin, ...] = ()
+    harmless: str = ""
+    next: str = ""
+    threshold: str = ""
+    confidence: Confidence = "likely"
+    ruled_out: dict[str, object] = {}
 
 
 Verdict = Literal["leak", "steady", "near-limit", "unknown"]
@@ -218,3 +231,25 @@ class Recorded(msgspec.Struct, frozen=True):
         for each in self.alive:
             counted[each.kind] += each.origin.count
         return dict(counted.most_common())
+
+
+class PythonHolder(msgspec.Struct, frozen=True):
+    """What keeps one descriptor open inside a Python process.
+
+    `retained`: an object that the program can reach; `garbage`: only a cycle that waits for the garbage collector;
+    `lost`: no object at all, a bare number that was forgotten. `type` is that object's ("socket.socket"), "" if lost.
+    `chain`: who holds it, from the object outward, each in words ("list of 40", "attribute `idle` of pool.Pool").
+    """
+
+    number: int
+    state: Literal["lost", "retained", "garbage"]
+    type: str = ""
+    chain: tuple[str, ...] = ()
+
+
+class PythonHolders(msgspec.Struct, frozen=True):
+    """What was seen inside a Python process at one moment (`at`: as in Snapshot); `incomplete`: what not, in words."""
+
+    at: float
+    holders: tuple[PythonHolder, ...]
+    incomplete: tuple[str, ...] = ()

@@ -34,13 +34,17 @@ FINDING = Finding(
                 "samples": 60,
             }
         ],
-        "threshold_seconds": 1.0,
         "peers": {"to 10.0.0.7:5432, CLOSE_WAIT": 3},
         "seconds_to_limit": 24.0,
     },
     cause="Most likely a socket monitor that is no longer read – its pipe is full.",
-    remedy="Read the monitor until after its socket is closed. Next: leakline watch 1",
+    remedy="Read the monitor until after its socket is closed.",
     origins=(Origin(3, (Frame("qry_server_port", "service_cli.py", 41, "python"),)),),
+    harmless="Never: no message moves.",
+    next="leakline watch 1",
+    threshold="1 s asleep outside epoll",
+    confidence="possible",
+    ruled_out={"listeners": 0, "outgoing": {"to 10.0.0.7:5432": 3}},
 )
 
 
@@ -75,6 +79,15 @@ def test_the_first_line_says_what_how_fast_and_until_when() -> None:
 
 def test_a_finding_has_its_evidence_cause_remedy_origin_and_next_command() -> None:
     text = terminal.render(report(), Style(width=110), NOW)
+    for row in (
+        "threshold   1 s asleep outside epoll",
+        "cause       Most likely a socket monitor that is no longer read – its pipe is full. (possible)",
+        "ruled out   outgoing: 3 × to 10.0.0.7:5432",
+        "            listeners 0",
+        "harmless    Never: no message moves.",
+        "remedy      Read the monitor until after its socket is closed.",
+    ):
+        assert f"\n  {row}\n" in text
     for part in ("ZMQbg/IO/0 sleeps in poll_schedule_timeout", "limit in 24.0 s", "3 × to 10.0.0.7:5432, CLOSE_WAIT"):
         assert part in text
     assert "3 × qry_server_port  service_cli.py:41" in text

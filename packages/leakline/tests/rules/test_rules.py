@@ -169,17 +169,20 @@ def test_sockets_of_another_namespace_are_told() -> None:
 def test_too_little_seen_is_a_note_with_the_command_to_type() -> None:
     (finding,) = diagnose(observed(0.1))
     assert (finding.id, finding.severity) == ("growth.undecided", "note")
-    assert "leakline 1 --for" in finding.remedy
+    assert finding.next.startswith("leakline 1 --for")
     ended = diagnose(msgspec.structs.replace(observed(0.1), ended=True))
     assert [each.id for each in ended] == ["growth.undecided", "observe.ended"]
-    assert not [each for each in ended if "leakline 1 " in each.remedy]
+    assert not [each for each in ended if "leakline 1 " in each.next]
 
 
-def test_every_finding_says_what_to_type_next() -> None:
+def test_every_finding_says_from_when_on_when_not_and_what_to_type_next() -> None:
     facts = observed(20.0, descriptors=tuple(socket(number, "CLOSE_WAIT") for number in range(10)), threads=(BLOCKED,))
     for finding in diagnose(facts):
-        assert "leakline " in finding.remedy
+        assert finding.next.startswith("leakline ")
+        assert finding.threshold
+        assert finding.harmless
         assert finding.cause.endswith(".")
+        assert finding.remedy.endswith(".")
 
 
 def test_every_rule_is_pure() -> None:

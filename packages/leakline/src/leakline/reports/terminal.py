@@ -150,19 +150,22 @@ def _growth(trend: Trend | None) -> str:
 def _finding(finding: Finding, style: Style) -> list[str]:
     title = textwrap.wrap(printable(finding.title), style.width - 2) or [""]
     label = style.paint(f"{finding.severity}: {finding.id}", _COLOURS[finding.severity])
-    remedy, _, command = finding.remedy.partition(" Next: ")
     lines = [label, *("  " + style.paint(line, "bold") for line in title)]
     for name, texts in (
         ("evidence", evidence_lines(finding.evidence)),
-        ("cause", [finding.cause]),
-        ("remedy", [remedy]),
+        ("threshold", [finding.threshold]),
+        ("cause", [f"{finding.cause} ({finding.confidence})"]),
+        ("ruled out", evidence_lines(finding.ruled_out)),
+        ("harmless", [finding.harmless]),
+        ("remedy", [finding.remedy]),
     ):
+        texts = [text for text in texts if text]
         for index, text in enumerate(texts):
             lines += _field(name if not index else "", text, style).splitlines()
     if finding.origins:
         lines += [style.paint("  opened by", "dim"), *origin_lines(finding.origins, style)]
-    if command:
-        lines.append(_field("next", style.paint(command, "cyan"), style, wrap=False))
+    if finding.next:
+        lines.append(_field("next", style.paint(finding.next, "cyan"), style, wrap=False))
     return lines
 
 

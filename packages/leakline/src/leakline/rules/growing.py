@@ -5,10 +5,14 @@ leak.
 from __future__ import annotations
 
 from leakline.facts import Descriptor, Finding
-from leakline.growth import Trend, seconds_to
+from leakline.growth import DRAWDOWN_FACTOR, MIN_RISES, MIN_SPAN_S, Trend, seconds_to
 from leakline.rules.grouping import new_since, peer_of, top
 from leakline.rules.observed import Observed
 
+THRESHOLD = (
+    f"{MIN_SPAN_S:.0f} s and {MIN_RISES} rises at least, upward, {DRAWDOWN_FACTOR:.0f} times what it ever fell, and"
+    " going on"
+)
 _CAUSES = {
     "tcp": "Connections (or accepted ones) are opened and not closed: a client made per request, an error path without"
     " close(), a pool without a bound.",
@@ -56,10 +60,14 @@ def undecided(observed: Observed) -> list[Finding]:
             evidence={"risen": {kind: trend.risen for kind, trend in rising.items()}, "observe_seconds": seconds},
             cause="A leak this slow, a pool that is still filling and a warm-up look alike over so short a time.",
             remedy=(
-                f"The process is gone: observe the next one, from its start. Next: leakline NAME --for {seconds:.0f}s"
+                "The process is gone: observe the next one, from its start."
                 if observed.ended
-                else f"Observe for longer. Next: leakline {observed.pid} --for {seconds:.0f}s"
+                else "Observe for longer."
             ),
+            harmless="It is a few more than before and stays so.",
+            next=f"leakline {'NAME' if observed.ended else observed.pid} --for {seconds:.0f}s",
+            threshold=THRESHOLD,
+            confidence="possible",
         )
     ]
 
@@ -85,8 +93,10 @@ def _leak(observed: Observed, kind: str, trend: Trend) -> Finding:
         per_second=round(trend.per_second, 3),
         evidence=evidence,
         cause=_CAUSES.get(kind, "They are opened and not closed."),
-        remedy="Give each one an owner that closes it on every path, also when an error is raised."
-        f" Next: leakline diff {observed.pid}",
+        remedy="Give each one an owner that closes it on every path, also when an error is raised.",
+        harmless="A pool or a cache is still filling: observe for longer than it takes to fill.",
+        next=f"leakline diff {observed.pid}",
+        threshold=THRESHOLD,
     )
 
 

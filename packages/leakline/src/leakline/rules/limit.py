@@ -22,12 +22,15 @@ def near(observed: Observed) -> list[Finding]:
             title=f"{grouped(growth.total)} of {grouped(growth.limit)} descriptors in use, {grouped(free)} left",
             count=growth.total,
             per_second=0.0,
-            evidence={"limit": growth.limit, "free": free, "threshold": NEAR_LIMIT, "most": {most[0]: most[1]}},
+            evidence={"limit": growth.limit, "free": free, "most": {most[0]: most[1]}},
             cause="The number does not grow: either the limit is too small for the load, or a leak has run into it"
             " before this observation. At the limit open(), socket() and accept() fail with EMFILE; libzmq's"
             " listener then spins at 100 % CPU.",
             remedy="If this is the normal load, raise the limit: `ulimit -n`, systemd's LimitNOFILE=, or `prlimit"
-            f" --pid {observed.pid} --nofile=4096:` at run time. If not, find what holds them. Next: leakline ls"
-            f" {observed.pid}",
+            f" --pid {observed.pid} --nofile=4096:` at run time. If not, find what holds them.",
+            harmless="The number is bounded by design below the limit.",
+            next=f"leakline ls {observed.pid}",
+            threshold=f"{NEAR_LIMIT:.0%} of the limit in use, without growth",
+            confidence="certain",
         )
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from leakline.facts import Recorded, Snapshot
+from leakline.facts import PythonHolders, Recorded, Snapshot
 from leakline.growth import Growth
 from leakline.rules.standstill import Standstill
 
@@ -20,6 +20,7 @@ class Observed(msgspec.Struct, frozen=True):
     threads: tuple[Standstill, ...] = ()
     ended: bool = False
     recorded: Recorded | None = None  # where a recorder is loaded into the process
+    python: PythonHolders | None = None  # where the objects of the process could be looked at
 
     @property
     def seconds(self) -> float:

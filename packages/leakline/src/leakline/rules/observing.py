@@ -21,8 +21,9 @@ def ended(observed: Observed) -> list[Finding]:
             per_second=0.0,
             evidence={"seconds": round(observed.seconds, 3), "last_total": observed.growth.total},
             cause="The process is gone; what is reported is what was seen until then.",
-            remedy="If it died of EMFILE, its log says `Too many open files`. Observe the next one from its start:"
-            " leakline NAME --for 30s",
+            remedy="If it died of EMFILE, its log says `Too many open files`. Observe the next one from its start.",
+            next="leakline NAME --for 30s",
+            confidence="certain",
         )
     ]
 
@@ -42,8 +43,9 @@ def unreadable(observed: Observed) -> list[Finding]:
             per_second=0.0,
             evidence={"unreadable": missing},
             cause="The kernel did not show these parts, so findings that need them cannot appear.",
-            remedy="Look as the owner of the process or as root, inside its own container. Next: sudo leakline"
-            f" {observed.pid}",
+            remedy="Look as the owner of the process or as root, inside its own container.",
+            next=f"sudo leakline {observed.pid}",
+            confidence="certain",
         )
     ]
 
@@ -61,8 +63,9 @@ def stopped(observed: Observed) -> list[Finding]:
             per_second=0.0,
             evidence={"threads_stopped": len(observed.end.threads) if observed.end else 0},
             cause="It was sent SIGSTOP or SIGTSTP (Ctrl-Z), or a debugger holds it.",
-            remedy=f"Let it go on (`kill -CONT {observed.pid}`, or `continue` in the debugger), then observe again."
-            f" Next: leakline {observed.pid}",
+            remedy=f"Let it go on (`kill -CONT {observed.pid}`, or `continue` in the debugger), then observe again.",
+            next=f"leakline {observed.pid}",
+            confidence="certain",
         )
     ]
 

@@ -12,7 +12,7 @@ LEAST = 8  # descriptors: fewer are a handful that a program may keep
 KEPT_SHARE = 0.8  # of what a line opened is still open
 STILL_OPENING_SHARE = 0.5  # the last one was opened in the last half of the recording
 
-_NEXT_CLOSE = "Close it on every path, also when an error is raised: `with`, try/finally, or an owner object."
+_CLOSE = "Close it on every path, also when an error is raised: `with`, try/finally, or an owner object."
 
 
 def growing(observed: Observed) -> list[Finding]:
@@ -47,9 +47,10 @@ def _growing(alive: Alive, seconds: float) -> Finding:
             "seconds": round(seconds, 1),
             **({"failed_with": alive.errors} if alive.errors else {}),
         },
-        cause="It opened them until the end, and closed next to none. Harmless only if it is a pool that was still"
-        " filling.",
-        remedy=_NEXT_CLOSE,
+        cause="It opened them until the end, and closed next to none.",
+        remedy=_CLOSE,
+        harmless="It is a pool that was still filling when the program ended.",
+        threshold=f"{LEAST} open at least, {KEPT_SHARE:.0%} of all that it opened, the last one in the second half",
         origins=(origin,),
     )
 
@@ -78,6 +79,9 @@ def _wrong_close(wrong: WrongClosed) -> Finding:
             cause="It was closed before. Between the two closes the number may be another thread's: the next time this"
             " close takes somebody else's descriptor away.",
             remedy="Let one owner close it, once; set the number to -1 after the close.",
+            harmless="There is one thread, and nothing is opened between the two closes.",
+            threshold="one close that failed with EBADF",
+            confidence="certain",
         )
     owner = told(wrong.opened_by[0]) if wrong.opened_by else "somebody else"
     return Finding(
@@ -90,6 +94,8 @@ def _wrong_close(wrong: WrongClosed) -> Finding:
         cause="The number was reused: whoever closed it had closed it before, or closes numbers that it does not own."
         " libzmq aborts the process when that happens to one of its own.",
         remedy="Close only what this code opened, once; never a range of numbers in a process that goes on.",
+        threshold="one such close",
+        confidence="certain",
     )
 
 
@@ -112,6 +118,8 @@ def exhausted(observed: Observed) -> list[Finding]:
             evidence=evidence,
             cause="The limit on open descriptors was reached. Whoever meets it first is seldom who holds them.",
             remedy="See which line holds the most; a higher limit (ulimit -n) only moves the end.",
+            threshold="one refusal",
+            confidence="certain",
         )
     ]
 

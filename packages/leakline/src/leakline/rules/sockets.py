@@ -33,13 +33,15 @@ def close_wait(observed: Observed) -> list[Finding]:
             evidence={
                 "peers": top(peer_of(each) for each in kept),
                 "seconds": round(observed.seconds, 1),
-                "threshold": MIN_SOCKETS,
                 **_forecast(observed, growth),
             },
             cause="The peer has closed; the kernel waits for this process to close its end. It has stopped reading"
             " these sockets, or lost the objects without closing them; a forked child may also hold a copy of each.",
             remedy="Close a connection when a read returns 0 bytes or raises an error, on every path; use a"
-            f" time-out on idle peers. Next: leakline ls {observed.pid} --kind tcp",
+            " time-out on idle peers.",
+            harmless="A peer has closed many at once and the process is still busy with them: look again.",
+            next=f"leakline ls {observed.pid} --kind tcp",
+            threshold=f"{MIN_SOCKETS} of them, the same ones for {MIN_SECONDS:.0f} s",
         )
     ]
 
@@ -62,14 +64,16 @@ def never_bound(observed: Observed) -> list[Finding]:
             evidence={
                 "protocols": top(each.socket.protocol for each in kept if each.socket is not None),
                 "seconds": round(observed.seconds, 1),
-                "threshold": MIN_SOCKETS,
                 **_forecast(observed, growth),
             },
             cause="They were made and never bound nor connected, or (TCP) their connection was refused or reset; and"
             " they were not closed. Most often an error path: connect() or bind() failed, and the function returned."
             " ss and netstat do not list such sockets, so they show only in /proc/PID/fd.",
             remedy="Close the socket on every path out of the function (`with socket.socket() as s:`, `defer`, a"
-            f" destructor), in particular where connect() fails. Next: leakline ls {observed.pid}",
+            " destructor), in particular where connect() fails.",
+            harmless="The program keeps sockets for ioctl() calls; seldom more than a few.",
+            next=f"leakline ls {observed.pid}",
+            threshold=f"{MIN_SOCKETS} of them, the same ones for {MIN_SECONDS:.0f} s",
         )
     ]
 

@@ -28,6 +28,7 @@ MAX_SOCKETS = 1023  # ZMQ_MAX_SOCKETS_DFLT
 _FULL = range(MAX_SOCKETS - 8, MAX_SOCKETS + 40)
 _FAR_FROM_LIMIT = 0.9
 
+_BLOCKED_THRESHOLD = f"{MIN_BLOCKED_S:.0f} s asleep outside epoll, without one context switch, up to the end"
 _IO_CAUSE = (
     "Most likely a socket monitor that is no longer read: its pipe is full (1 000 + RCVHWM events, 2 000 by"
     " default) or its reader was closed, and libzmq's I/O thread waits inside zmq_msg_send() to put one more event"
@@ -86,7 +87,12 @@ def _blocked(observed: Observed, identity: str, threads: list[Standstill]) -> Fi
         per_second=per_second,
         evidence={**_evidence(threads), **_forecast(observed, trend)},
         cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
-        remedy=_remedy(observed, identity),
+        remedy=_IO_REMEDY if identity == IO_BLOCKED else _REAPER_REMEDY,
+        next=f"leakline watch {observed.pid}",
+        threshold=_BLOCKED_THRESHOLD,
+        harmless="Never: no tcp or ipc message of this context moves."
+        if identity == IO_BLOCKED
+        else "Never: no closed socket of this context is reaped.",
     )
 
 
@@ -99,7 +105,12 @@ def _without_growth(observed: Observed, identity: str, threads: list[Standstill]
         per_second=0.0,
         evidence=_evidence(threads),
         cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
-        remedy=_remedy(observed, identity),
+        remedy=_IO_REMEDY if identity == IO_BLOCKED else _REAPER_REMEDY,
+        next=f"leakline watch {observed.pid}",
+        threshold=_BLOCKED_THRESHOLD,
+        harmless="Never: no tcp or ipc message of this context moves."
+        if identity == IO_BLOCKED
+        else "Never: no closed socket of this context is reaped.",
     )
 
 
@@ -124,7 +135,6 @@ def _evidence(threads: list[Standstill]) -> dict[str, object]:
             }
             for thread in threads
         ],
-        "threshold_seconds": MIN_BLOCKED_S,
     }
 
 
@@ -140,11 +150,6 @@ def _forecast(observed: Observed, trend: Trend) -> dict[str, object]:
     if slots is not None and (left is None or slots < left):
         forecast["seconds_to_default_max_sockets"] = round(slots, 1)
     return forecast
-
-
-def _remedy(observed: Observed, identity: str) -> str:
-    remedy = _IO_REMEDY if identity == IO_BLOCKED else _REAPER_REMEDY
-    return f"{remedy} Next: leakline watch {observed.pid}"
 
 
 def max_sockets(observed: Observed) -> list[Finding]:
@@ -174,6 +179,10 @@ def max_sockets(observed: Observed) -> list[Finding]:
             " not reaped.",
             remedy="Raising `ulimit -n` does not help. If sockets leak, that is what to repair (a blocked ZeroMQ"
             " thread is reported beside this). If the load is real, set ZMQ_MAX_SOCKETS on the context before its"
-            f" first socket. Next: leakline ls {observed.pid}",
+            " first socket.",
+            harmless="So many eventfds are what the process needs.",
+            next=f"leakline ls {observed.pid}",
+            threshold=f"{_FULL.start} to {_FULL.stop - 1} eventfds that do not grow, below"
+            f" {_FAR_FROM_LIMIT:.0%} of the limit",
         )
     ]
