@@ -26,6 +26,7 @@ GROUPS: Final = {
     "service": "a serving process: `ServiceOptions`",
     "broker": "the broker: `BrokerOptions`",
     "relay": "the broker's proxy of one service: `RelayOptions`, `RelayManagerOptions`",
+    "watchdog": "servers that know nothing of datacenter: `HealthOptions`, `WatchdogOptions`",
 }
 
 

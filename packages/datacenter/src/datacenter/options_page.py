@@ -16,6 +16,8 @@ SOURCES = (
     "datacenter.broker.relay_reports",
     "datacenter.broker.relay_life",
     "datacenter.broker.relay_manager",
+    "datacenter.gateway.health",
+    "datacenter.gateway.watchdog",
 )
 
 _HEAD = """\

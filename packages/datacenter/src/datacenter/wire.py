@@ -25,8 +25,8 @@ from datacenter.errors import NotServableError, ProtocolError
 
 PROTOCOL: Final = 1
 
-#: what a name registers: rpc methods, a topic, or a stage of a pipeline
-ServiceType = Literal["rpc", "topic", "pipeline"]
+#: what a name registers: rpc methods, a topic, a stage of a pipeline, or servers that speak a protocol of their own
+ServiceType = Literal["rpc", "topic", "pipeline", "foreign"]
 
 #: live: has instances. away: known, none alive. settling: unknown so far, the broker has just started. unknown: never
 #: registered

@@ -72,7 +72,10 @@ def as_lines(services: tuple[Resolution, ...]) -> list[str]:
     for service in services:
         for instance in service.instances:
             methods = " ".join(method.name for method in instance.methods)
-            rows.append((service.name, service.type, service.state, str(instance.pid), instance.endpoint, methods))
+            if service.type == "foreign":  # it has none: what is known of it instead
+                methods = " ".join(f"{key}={value}" for key, value in instance.metadata.items())
+            pid = str(instance.pid or "-")
+            rows.append((service.name, service.type, service.state, pid, instance.endpoint, methods))
         if not service.instances:
             rows.append((service.name, service.type, service.state, "-", "-", "-"))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]

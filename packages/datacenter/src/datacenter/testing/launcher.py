@@ -117,6 +117,10 @@ class Launcher:
         """A Python program: a script's path or `-c`, `-m`, and its arguments; not waited for."""
         return self._add(Process((sys.executable, *words), **self._surroundings(network)))
 
+    def program(self, *words: str, network: str | None = None) -> Process:
+        """Any other program; not waited for."""
+        return self._add(Process(words, **self._surroundings(network)))
+
     def release(self, process: Process) -> None:
         """Ends one process now."""
         process.release()
