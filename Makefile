@@ -47,6 +47,10 @@ native: $(STAMP) ## build the C libraries in place
 native-sanitized: $(STAMP) ## run the tests of the C libraries under ASan and UBSan, against the real libzmq
 	@for folder in $(NATIVE); do $(MAKE) --no-print-directory --silent -C $$folder PYTHON=$(abspath $(BIN)/python) sanitized || exit; done
 
+.PHONY: casebook
+casebook: $(STAMP) native ## play every incident: leakline must name finding and line, and nothing in the program put right (CASE=a: those that begin so)
+	@$(BIN)/python -m casebook $(CASE)
+
 bench: $(BENCH_STAMP) ## side by side with raw pyzmq, nats-py and grpc.aio, in one interleaved run
 	@$(BIN)/python -m bench
 

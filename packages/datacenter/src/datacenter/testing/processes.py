@@ -90,6 +90,13 @@ class Process:
                 self._changed.wait(left)
         raise NotReadyError(self._story(f"did not print {pattern!r} within {deadline_s:g} s"))
 
+    def output(self, deadline_s: float = END_S) -> str:
+        """Everything that it wrote to standard output until it closed it: at its end, as a rule. NotReadyError if not."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._finished, deadline_s):
+                raise NotReadyError(self._story(f"did not close its output within {deadline_s:g} s"))
+            return "\n".join(line for _, line in self.lines)
+
     def tell(self, line: str) -> None:
         """Writes one line to its standard input."""
         assert self._popen.stdin is not None

@@ -1,0 +1,90 @@
+"""Incident D: the monitor of one session is taken down in the wrong order; no socket gives back its eventfd since.
+
+    python broken.py
+
+A process talks to one service over a session that it watches through a socket monitor, and asks a name server, with a
+socket for each question, where other services are. The session ends; all goes on; but each question now leaves an
+eventfd, although its socket is closed on every path.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+QUESTIONS_PER_S = 40
+CALLS = 4
+ENDS_AFTER_S = 120
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+class Session:
+    """One connection to a service, and the monitor that tells when it is up."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.monitor = self.socket.get_monitor_socket()
+        self.socket.connect(endpoint)
+        while recv_monitor_message(self.monitor)["event"] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            pass
+
+    def stop_watching(self) -> None:
+        """It is up: nobody needs its events any more."""
+        self.monitor.close()
+
+    def work(self) -> None:
+        """Some calls of the service, at the usual pace."""
+        for _ in range(CALLS):
+            self.socket.send(b"call")
+            self.socket.recv()
+            time.sleep(1 / QUESTIONS_PER_S)
+
+    def end(self) -> None:
+        """Closing the socket makes libzmq send a last event, MONITOR_STOPPED, from its reaper thread, to a pipe that
+        has no reader any more: the reaper waits for ever.
+        """
+        self.socket.close()
+
+
+def ask(context: Context, endpoint: str) -> bytes:
+    """Where a service is, from the name server."""
+    with context.socket(zmq.DEALER) as question:  # casebook: leaks
+        question.linger = 0
+        question.connect(endpoint)
+        question.send(b"where?")
+        return question.recv()
+
+
+def serve(server: zmq.Socket[bytes]) -> None:
+    """The service and the name server in one, in a context of its own."""
+    while True:
+        who, _question = server.recv_multipart()
+        server.send_multipart([who, b"here"])
+
+
+def main(session_type: type[Session] = Session) -> None:
+    server = zmq.Context().socket(zmq.ROUTER)
+    endpoint = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
+    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    context: Context = zmq.Context()
+    session = session_type(context, endpoint)
+    session.stop_watching()
+    session.work()
+    session.end()
+    print(f"ready {os.getpid()}", flush=True)
+    end = time.monotonic() + ENDS_AFTER_S
+    while time.monotonic() < end:
+        ask(context, endpoint)
+        time.sleep(1 / QUESTIONS_PER_S)
+
+
+if __name__ == "__main__":
+    main()
+    sys.stdout.flush()
+    os._exit(0)  # the server's thread still uses its socket
