@@ -91,7 +91,7 @@ class Process:
         raise NotReadyError(self._story(f"did not print {pattern!r} within {deadline_s:g} s"))
 
     def output(self, deadline_s: float = END_S) -> str:
-        """Everything that it wrote to standard output until it closed it: at its end, as a rule. NotReadyError if not."""
+        """Everything that it wrote to standard output until it closed it, as a rule at its end; else NotReadyError."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._finished, deadline_s):
                 raise NotReadyError(self._story(f"did not close its output within {deadline_s:g} s"))
