@@ -179,3 +179,10 @@ def test_the_slope_of_a_straight_line(rate: float, base: int) -> None:
 @given(COUNTS)
 def test_the_onset_is_a_sample(counts: list[int]) -> None:
     assert 0 <= onset_of(envelope(points(counts))) < len(counts)
+
+
+def test_what_only_the_last_look_saw_has_not_stayed() -> None:
+    points = [(index / 10, 5) for index in range(100)]
+    assert trend_of([*points, (10.0, 7)]).verdict == "steady"
+    assert trend_of([*points, (10.0, 7), (10.1, 7)]).verdict == "unknown"
+    assert trend_of([*points[:2], (0.3, 7)]).verdict == "unknown"

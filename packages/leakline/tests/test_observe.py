@@ -152,7 +152,7 @@ def test_a_leak_of_each_kind_is_found_with_its_rate(seen: Seen, kind: str) -> No
     assert finding.id == ("socket.never-bound" if kind in ("tcp", "udp", "unix") else f"growth.{kind}")
     assert finding.per_second == pytest.approx(rate, rel=0.2)
     assert finding.evidence["seconds_to_limit"] is not None
-    assert len(report.findings) == 1
+    assert [each.id for each in report.findings[1:]] == (["socket.not-in-tables"] if kind in ("tcp", "udp") else [])
     assert report.exit_code == 1
     assert report.limit is not None
     assert report.seconds_to_limit == pytest.approx((report.limit - report.total) / rate, rel=0.25)
@@ -209,8 +209,11 @@ def test_close_wait_sockets_are_counted_by_peer(seen: Seen) -> None:
 
 
 def test_sockets_that_were_never_bound_are_counted(seen: Seen) -> None:
-    (finding,) = seen.reports["never_bound 12"].findings
+    finding, note = seen.reports["never_bound 12"].findings
     assert (finding.id, finding.severity, finding.count) == ("socket.never-bound", "warning", 12)
+    assert (note.id, note.severity, note.count) == ("socket.not-in-tables", "note", 12)
+    assert note.evidence["sockets"] == 12
+    assert note.evidence["in_tables"] == 0
 
 
 def test_near_the_limit_without_growth(seen: Seen) -> None:

@@ -15,3 +15,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def rate_text(per_second: float) -> str:
+    """`97 per second`, `4.2 per second`, `18 per minute`, `3 per hour`: a unit in which the number is at least 1."""
+    for factor, unit in ((1, "second"), (60, "minute"), (3600, "hour")):
+        if per_second * factor >= 0.95 or unit == "hour":
+            number = per_second * factor
+            return f"{number:.0f} per {unit}" if number >= 9.95 else f"{number:.1f} per {unit}"
+    raise AssertionError("the loop always returns at its last unit")

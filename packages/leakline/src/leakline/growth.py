@@ -33,6 +33,7 @@ FLUCTUATION_TAU = 0.5  # over all that was seen; a rise among falls of its own s
 DRAWDOWN_FACTOR = 3.0
 SLOWING = 0.4  # the last third's rate beside the first third's: below this, growth is running out
 PAUSE_FACTOR = 4.0  # the pause at the end beside the longest pause between rises: above this, growth has stopped
+PASSING_S = 1.5  # a rise that is in the last sample alone, so soon after the one before, is none yet
 NEAR_LIMIT = 0.9  # share of the limit in use from which a process is near it
 TOTAL = "total"
 _MAX_POINTS = 120  # Theil-Sen looks at every pair: 120 points are 7 140 pairs (2 ms)
@@ -145,7 +146,9 @@ def trend_of(points: Sequence[Point], prior_peak: int = 0, *, capped: bool = Fal
     since = floor[onset_of(floor) :]
     risen = floor[-1][1] - floor[0][1]
     fluctuates = risen < DRAWDOWN_FACTOR * drawdown and kendall_tau(_bucket_minima(points)) < FLUCTUATION_TAU
-    if risen <= drawdown or fluctuates or floor[-1][1] <= prior_peak or span <= 0:
+    # What the last look alone saw may be gone in the next: a connection attempt, a file that is open for a moment.
+    passing = floor[-2][1] == floor[0][1] and floor[-1][0] - floor[-2][0] < PASSING_S and not capped
+    if risen <= drawdown or fluctuates or passing or floor[-1][1] <= prior_peak or span <= 0:
         return _steady(span, drawdown, risen)
     rises = _rises(since)
     rate = slope(since) if rises >= MIN_RISES else 0.0

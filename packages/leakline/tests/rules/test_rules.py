@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from leakline.facts import Address, Descriptor, Limits, Role, Sample, Snapshot, Socket, Thread
+from leakline.figures import rate_text
 from leakline.growth import judge
 from leakline.rules import RULES, diagnose
-from leakline.rules.growing import rate_text
 from leakline.rules.observed import Observed
 from leakline.rules.standstill import Standstill, StandstillWatch, is_blocked, role_of
 
@@ -151,7 +151,7 @@ def test_growth_by_sockets_in_a_bad_state_is_one_finding(state: str | None, role
     assert finding.evidence["seconds_to_limit"] == pytest.approx((1024 - 212) / 20, rel=0.02)
     healthy = tuple(socket(number, "ESTABLISHED") for number in range(1000, 1300))
     mixed = msgspec.structs.replace(facts.end, descriptors=after + healthy) if facts.end else None
-    assert ids(msgspec.structs.replace(facts, end=mixed)) == ["growth.tcp", identity]
+    assert ids(msgspec.structs.replace(facts, end=mixed)) == ["tcp.outgoing-piling-up", identity]
 
 
 def test_figures_in_titles_keep_their_commas() -> None:

@@ -8,11 +8,11 @@ from datetime import datetime
 
 from leakline.durations import in_words
 from leakline.facts import Finding, Sample
+from leakline.figures import rate_text
 from leakline.growth import series_of_kinds
 from leakline.observe import Report
 from leakline.reports.style import Style, grouped, printable
 from leakline.reports.terminal import verdict_lines
-from leakline.rules.growing import rate_text
 from leakline.rules.standstill import Standstill
 from leakline.rules.zeromq import MIN_BLOCKED_S
 

@@ -10,19 +10,21 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from leakline.facts import Finding
-from leakline.rules import growing, limit, observing, recorded, sockets, zeromq
+from leakline.rules import growing, limit, observing, piling_up, recorded, sockets, sorts, tables, zeromq
 from leakline.rules.observed import Observed
 
 RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     zeromq.blocked_threads,
     zeromq.max_sockets,
+    piling_up.piling_up,
     growing.growth_of_kinds,
     recorded.growing,
     limit.near,
-    recorded.exhausted,
+    limit.exhausted,
     recorded.wrong_closes,
     sockets.close_wait,
     sockets.never_bound,
+    tables.not_in_tables,
     growing.undecided,
     observing.ended,
     observing.stopped,
@@ -52,7 +54,7 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
 def _explains(finding: Finding, observed: Observed) -> Iterable[str]:
     if finding.severity != "leak":
         return ()
-    return ("eventfd",) if finding.id in zeromq.BLOCKED else sockets.explained(finding.id, observed)
+    return ("eventfd",) if finding.id in zeromq.BLOCKED else sorts.growing_by(observed, finding.id)
 
 
 def _with_origins(finding: Finding, observed: Observed) -> Finding:

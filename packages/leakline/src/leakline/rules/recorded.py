@@ -1,6 +1,6 @@
-"""What a recording tells by itself: lines that open and do not close, wrong closes, the first EMFILE.
+"""What a recording tells by itself: lines that open and do not close, and wrong closes.
 
-`recorded.growing`: a leak; `recorded.double-close`, `recorded.foreign-close`, `limit.exhausted`: warnings.
+`recorded.growing`: a leak; `recorded.double-close`, `recorded.foreign-close`, `zmq.foreign-close`: warnings.
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ LEAST = 8  # descriptors: fewer are a handful that a program may keep
 KEPT_SHARE = 0.8  # of what a line opened is still open
 STILL_OPENING_SHARE = 0.5  # the last one was opened in the last half of the recording
 
+ZMQ_FOREIGN_CLOSE = "zmq.foreign-close"
+_FOREIGN_CAUSE = (
+    "The number was reused: whoever closed it had closed it before, or closes numbers that it does not own."
+)
+_ZMQ_CAUSE = (
+    " libzmq's next call on it fails with EBADF, or reaches what was opened under that number since: then it aborts the"
+    " process (`Bad file descriptor (src/epoll.cpp:…)`), at once or at its end."
+)
 _CLOSE = "Close it on every path, also when an error is raised: `with`, try/finally, or an owner object."
 
 
@@ -62,11 +70,11 @@ def wrong_closes(observed: Observed) -> list[Finding]:
 
 
 def _wrong_close(wrong: WrongClosed) -> Finding:
-    evidence: dict[str, object] = {"closed by": _lines(wrong.closed_by)}
+    evidence: dict[str, object] = {"closed by": lines_of(wrong.closed_by)}
     if wrong.closed_before_by:
-        evidence["closed before by"] = _lines(wrong.closed_before_by)
+        evidence["closed before by"] = lines_of(wrong.closed_before_by)
     if wrong.opened_by:
-        evidence["opened by"] = _lines(wrong.opened_by)
+        evidence["opened by"] = lines_of(wrong.opened_by)
     here = told(wrong.closed_by[0]) if wrong.closed_by else "an unknown line"
     if wrong.kind == "nothing-open":
         return Finding(
@@ -83,50 +91,29 @@ def _wrong_close(wrong: WrongClosed) -> Finding:
             threshold="one close that failed with EBADF",
             confidence="certain",
         )
-    owner = told(wrong.opened_by[0]) if wrong.opened_by else "somebody else"
+    zmq = wrong.kind == "library-owner"  # the recorder marks those of libzmq alone
+    owner = "libzmq" if zmq else told(wrong.opened_by[0]) if wrong.opened_by else "somebody else"
     return Finding(
-        id="recorded.foreign-close",
+        id=ZMQ_FOREIGN_CLOSE if zmq else "recorded.foreign-close",
         severity="warning",
         title=f"{here} closed descriptor {wrong.number}, which {owner} had opened for itself",
         count=wrong.count,
         per_second=0.0,
         evidence=evidence,
-        cause="The number was reused: whoever closed it had closed it before, or closes numbers that it does not own."
-        " libzmq aborts the process when that happens to one of its own.",
-        remedy="Close only what this code opened, once; never a range of numbers in a process that goes on.",
+        cause=_FOREIGN_CAUSE + (_ZMQ_CAUSE if zmq else ""),
+        remedy="Close only what this code opened, once; never a range of numbers in a process that goes on."
+        + (" A child closes numbers after the fork, before it uses ZeroMQ, and never in the parent." if zmq else ""),
+        harmless="Never: the number may be anybody's by then.",
         threshold="one such close",
         confidence="certain",
     )
 
 
-def exhausted(observed: Observed) -> list[Finding]:
-    """The kernel refused a descriptor: when that was first met, and where."""
-    recorded = observed.recorded
-    if recorded is None or not recorded.exhausted:
-        return []
-    most = recorded.alive[0] if recorded.alive else None
-    evidence: dict[str, object] = {"times": recorded.exhausted, "first met by": _lines(recorded.exhausted_at)}
-    if most is not None:
-        evidence["most are held by"] = [f"{most.origin.count} × {told(most.origin.frames[most.origin.headline])}"]
-    return [
-        Finding(
-            id="limit.exhausted",
-            severity="warning",
-            title=f"{recorded.exhausted_error} was met {_times(recorded.exhausted)}: a descriptor was refused",
-            count=recorded.exhausted,
-            per_second=0.0,
-            evidence=evidence,
-            cause="The limit on open descriptors was reached. Whoever meets it first is seldom who holds them.",
-            remedy="See which line holds the most; a higher limit (ulimit -n) only moves the end.",
-            threshold="one refusal",
-            confidence="certain",
-        )
-    ]
-
-
-def _lines(frames: tuple[Frame, ...], shown: int = 4) -> list[str]:
+def lines_of(frames: tuple[Frame, ...], shown: int = 4) -> list[str]:
+    """The innermost frames of a stack, a line each."""
     return [told(frame) for frame in frames[:shown]]
 
 
-def _times(count: int) -> str:
+def times(count: int) -> str:
+    """`once`, `3 times`."""
     return "once" if count == 1 else f"{count} times"

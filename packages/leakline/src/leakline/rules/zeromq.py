@@ -14,9 +14,8 @@ The facts behind these rules (libzmq 4.3.5):
 from __future__ import annotations
 
 from leakline.facts import Finding
-from leakline.figures import grouped
+from leakline.figures import grouped, rate_text
 from leakline.growth import Trend, seconds_to
-from leakline.rules.growing import rate_text
 from leakline.rules.observed import Observed
 from leakline.rules.standstill import Standstill
 
