@@ -102,7 +102,7 @@ def test_steady_says_how_slow_a_leak_would_have_been_hidden() -> None:
 
 def test_near_the_limit_and_unknown() -> None:
     assert terminal.headline(report(0.0, (), limit=13), NOW).startswith("12 of 13 descriptors in use")
-    assert "observe for" in terminal.headline(report(0.1, ()), NOW)
+    assert "observe for" in terminal.headline(report(0.15, ()), NOW)
 
 
 @pytest.mark.parametrize("width", [40, 64, 80, 110])

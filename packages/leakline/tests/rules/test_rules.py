@@ -167,10 +167,10 @@ def test_sockets_of_another_namespace_are_told() -> None:
 
 
 def test_too_little_seen_is_a_note_with_the_command_to_type() -> None:
-    (finding,) = diagnose(observed(0.1))
+    (finding,) = diagnose(observed(0.15))
     assert (finding.id, finding.severity) == ("growth.undecided", "note")
     assert finding.next.startswith("leakline 1 --for")
-    ended = diagnose(msgspec.structs.replace(observed(0.1), ended=True))
+    ended = diagnose(msgspec.structs.replace(observed(0.15), ended=True))
     assert [each.id for each in ended] == ["growth.undecided", "observe.ended"]
     assert not [each for each in ended if "leakline 1 " in each.next]
 
