@@ -7,7 +7,6 @@ large processes be read less often; threads are read only where libzmq has any.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -104,8 +103,6 @@ class Observation:
             raise UsageError(f"a limit of {limit} descriptors has no meaning", "give a positive number: --limit 1024")
         if window <= 0:
             raise UsageError(f"a window of {window:g} s has no meaning", "give a positive number of seconds")
-        if pid == os.getpid():
-            raise UsageError("leakline would observe itself", "give the number of another process")
         self.pid = pid
         self.window = window
         self.ended = False

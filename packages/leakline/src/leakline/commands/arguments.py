@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
+
+from leakline import proc
+from leakline.errors import UsageError
 
 Target = Annotated[
     str, typer.Argument(metavar="PID|NAME", help="The process: its number, or its name if it is the only one.")
@@ -16,3 +20,11 @@ Limit = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schema 1) instead of text.")]
+
+
+def process_of(target: str) -> int:
+    """The process that is meant; raises a LeaklineError if there is none, several, or it is leakline itself."""
+    pid = proc.find(target)
+    if pid == os.getpid():
+        raise UsageError("leakline would observe itself", "give the number of another process")
+    return pid

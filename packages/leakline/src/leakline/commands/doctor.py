@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from leakline import proc
-from leakline.commands.arguments import AsJson, Limit, Target
+from leakline.commands.arguments import AsJson, Limit, Target, process_of
 from leakline.durations import in_words, seconds_of
 from leakline.facts import Sample
 from leakline.observe import Observation, looks
@@ -37,7 +36,7 @@ def doctor(
     leakline 1234 --json | jq .verdict
     """
     seconds = seconds_of(duration)
-    observation = Observation(proc.find(target), limit=limit, window=seconds + 1.0)
+    observation = Observation(process_of(target), limit=limit, window=seconds + 1.0)
     progress = Progress(seconds)
     try:
         for sample in looks(observation, seconds):

@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from leakline import proc
-from leakline.commands.arguments import AsJson, Limit, Target
+from leakline.commands.arguments import AsJson, Limit, Target, process_of
 from leakline.durations import seconds_of
 from leakline.observe import Observation, Report, looks
 from leakline.reports import json_report, live, terminal
@@ -42,7 +41,7 @@ def watch(
     """
     seconds = None if duration is None else seconds_of(duration)
     period = seconds_of(every)
-    observation = Observation(proc.find(target), limit=limit)
+    observation = Observation(process_of(target), limit=limit)
     style = style_of(sys.stdout)
     try:
         if sys.stdout.isatty() and not as_json:

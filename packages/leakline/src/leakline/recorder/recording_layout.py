@@ -20,6 +20,7 @@ _RANGE = struct.Struct("=2Q")
 _RANGES = 8
 _TEXTS = struct.Struct("=256s256s")
 _COUNTS = struct.Struct("=4I2Q6Q4I6Q")
+COUNTS_AT: Final = _BEGIN.size + len(_SECTIONS) * _SECTION.size + _IDENTITY.size + _RANGES * _RANGE.size + _TEXTS.size
 
 FUNCTION = struct.Struct("=32s")
 LIBRARY = struct.Struct("=2I5Q2I32s")

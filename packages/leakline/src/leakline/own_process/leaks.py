@@ -1,0 +1,95 @@
+"""What was left open since a moment: waits a little for what is closed late, then names kind, peer and line of each."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+
+import msgspec
+
+from leakline import proc
+from leakline.errors import LeaklineError
+from leakline.facts import Descriptor, Frame
+from leakline.own_process.looks import Look, appeared, look
+from leakline.own_process.recorder import OwnRecorder
+from leakline.rules.grouping import peer_of
+
+GRACE_S = 0.5  # threads (an event loop's, libzmq's reaper) close a little later what they were told to close
+_PAUSES_S = (0.0005, 0.02)  # between two looks: the first, and the longest
+
+
+class Leak(msgspec.Struct, frozen=True):
+    """One descriptor that was left open. `peer`: what it leads to, in words. `frames[headline]` opened it: the
+    innermost of the user's own code; the innermost frame comes first, none where nothing was recorded.
+    """
+
+    number: int
+    kind: str
+    peer: str
+    frames: tuple[Frame, ...] = ()
+    headline: int = 0
+
+
+Candidates = Callable[[Look], Collection[int]]
+
+
+def left_open(before: Look, recorder: OwnRecorder | None, grace_s: float, which: Candidates | None = None) -> set[int]:
+    """Numbers that were opened since `before` and are still open after a collection of garbage and `grace_s` seconds.
+
+    `which` says of a look what is to count; None: all that appeared. Returns at once when nothing is left.
+    """
+
+    def left() -> set[int]:
+        now = look(recorder)
+        return set(appeared(before.open, now.open) if which is None else which(now))
+
+    found = left()
+    if not found:
+        return found
+    gc.collect()
+    until, pause = time.monotonic() + grace_s, _PAUSES_S[0]
+    while (found := left()) and (left_s := until - time.monotonic()) > 0:
+        time.sleep(min(pause, left_s))
+        pause = min(2 * pause, _PAUSES_S[1])
+    return found
+
+
+class Describer:
+    """Says what descriptors of this process are, and which line opened each. Not thread-safe.
+
+    Keeps names between calls. Those of native functions take some tenths of a second the first time.
+    """
+
+    def __init__(self, recorder: OwnRecorder | None) -> None:
+        self._recorder = recorder
+        self._named: dict[int, tuple[Frame, ...]] = {}
+
+    def leaks(self, numbers: Collection[int]) -> tuple[Leak, ...]:
+        """What these are, lowest number first; what was closed meanwhile is left out."""
+        snapshot = proc.snapshot(os.getpid(), threads=False, libraries=False)
+        opened_by = self._origins(numbers)
+        return tuple(
+            self._leak(each, opened_by.get(each.number, ())) for each in snapshot.descriptors if each.number in numbers
+        )
+
+    def _leak(self, descriptor: Descriptor, frames: tuple[Frame, ...]) -> Leak:
+        from leakline.recorder.headline import headline_index
+
+        at = headline_index(frames) if frames else 0
+        return Leak(descriptor.number, descriptor.kind, peer_of(descriptor), frames, at)
+
+    def _origins(self, numbers: Collection[int]) -> dict[int, tuple[Frame, ...]]:
+        if self._recorder is None:
+            return {}
+        # Names take libraries that are slow to import: only where something was left open.
+        from leakline.recorder.origins import Namer
+        from leakline.recorder.recording_file import read_recording
+
+        with suppress(OSError, LeaklineError):
+            recording = read_recording(self._recorder.path)
+            with Namer(recording, known=self._named) as namer:
+                return {slot.number: namer.frames(slot.stack) for slot in recording.slots if slot.number in numbers}
+        return {}
