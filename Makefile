@@ -162,3 +162,7 @@ hold-attach: $(STAMP) native ## 400 attachments to a busy Python server and to r
 .PHONY: hold-recorder
 hold-recorder: $(STAMP) native ## redis, nginx, PostgreSQL and CPython's tests under `leakline run`: same answers, no invented finding, nothing left (10 min)
 	@$(BIN)/python packages/leakline/tests/hold/recorded_programs.py
+
+.PHONY: hold-holders
+hold-holders: $(STAMP) ## `leakline holders` on a machine with 20 000 descriptors, beside lsof and fuser, interleaved (1 min)
+	@$(BIN)/python -m bench.holders

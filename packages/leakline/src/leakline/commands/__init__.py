@@ -38,7 +38,7 @@ def _run() -> None:
     from leakline.reports.style import check_stdout
 
     check_stdout()
-    app(prog_name="leakline")
+    app(sys.argv[1:])(prog_name="leakline")
 
 
 def _complain(text: str, code: int) -> None:

@@ -40,6 +40,9 @@ class RunCommand(TyperCommand):
         return super().parse_args(ctx, args)
 
 
+SETTINGS = {"cls": RunCommand, "context_settings": {"allow_interspersed_args": False}}
+
+
 def run(
     command: Annotated[
         list[str] | None, typer.Argument(metavar="-- CMD ...", help="The program and its arguments.")

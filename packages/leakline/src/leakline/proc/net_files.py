@@ -22,16 +22,20 @@ def read_inet(tables: Tables, net: str, protocol: str, version: int) -> None:
     """Add the sockets of `net`/tcp, udp6, raw, icmp6, … A table that the kernel does not have is empty."""
     name = "icmp" if protocol == "ping" else protocol
     rows = tables.add(protocol, version).rows
+    port = f":{socket.ntohs(tables.port):04X}" if tables.port >= 0 else "no port"
     for line in _lines(f"{net}/{name if version == 4 else f'{name}6'}"):
         fields = line.split()
         state, inode = int(fields[3], 16), int(fields[9])
         listens = state == LISTEN and protocol == "tcp"
-        if not listens and inode not in tables.wanted:
+        here = fields[1].endswith(port)
+        if not listens and not here and inode not in tables.wanted:
             continue
         (local, local_port), (remote, remote_port) = _endpoint(fields[1]), _endpoint(fields[2])
         if listens:
             tables.listeners.setdefault(local_port, set()).add((version, local))
-        if inode in tables.wanted:
+        if here:
+            tables.users[inode] = int(fields[7])
+        if here or inode in tables.wanted:
             unsent, received = (int(queue, 16) for queue in fields[4].split(":"))
             rows.append((state, local_port, remote_port, local, remote, received, unsent, inode))
 

@@ -87,10 +87,10 @@ class Process:
         except NoSuchProcessError as ended:
             return ended
         try:
-            owner = _user_name(os.stat(f"/proc/{self.pid}").st_uid)
+            owner = user_name(os.stat(f"/proc/{self.pid}").st_uid)
         except OSError:
             owner = "another user"
-        me = _user_name(os.geteuid())
+        me = user_name(os.geteuid())
         if os.geteuid() == 0:
             hint = "this root lacks CAP_SYS_PTRACE (a container?): run leakline on the host, or add that capability"
         elif owner == me:
@@ -200,7 +200,7 @@ def _limit(text: str) -> int:
     return (1 << 63) - 1 if text == "unlimited" else int(text)
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
     import pwd
 
     try:

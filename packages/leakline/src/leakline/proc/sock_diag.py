@@ -24,12 +24,13 @@ _TIMEOUT_S = 10.0
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _INET_REQUEST = struct.Struct("=BBBxI48x")  # family, protocol, extensions, states, socket id
 _INET_ROW = struct.Struct("=xBxxHH16s16s12xxxxxIIxxxxI")  # state, ports, hosts, queues, inode
+_INET_USER = struct.Struct("=64xI")
 _UNIX_REQUEST = struct.Struct("=BxxxIIIxxxxxxxx")  # family, states, inode, what to show
 _UNIX_ROW = struct.Struct("=xBBxI")  # type, state, inode
 _UNIX_PLAIN = struct.Struct("=xBBxIxxxxxxxxxxHIxxHII")  # the same, then two attributes: peer; both queues
 _UNIX_ROW_SIZE = 16
-_SHOW = 1 | 4 | 16  # UDIAG_SHOW_NAME, _PEER, _RQLEN
-_NAME, _PEER, _QUEUES = 0, 2, 4  # UNIX_DIAG_* attributes
+_SHOW = 1 | 2 | 4 | 16  # UDIAG_SHOW_NAME, _VFS, _PEER, _RQLEN
+_NAME, _FILE, _PEER, _QUEUES = 0, 1, 2, 4  # UNIX_DIAG_* attributes
 
 # SYN_RECV (3), TIME_WAIT (6) and NEW_SYN_RECV (12) hold no descriptor, and there may be tens of thousands of them.
 _STATES = 0xFFFFFFFF & ~(1 << 3 | 1 << 6 | 1 << 12)
@@ -43,12 +44,16 @@ def read_inet(tables: Tables, protocol: str, version: int) -> None:
     family = socket.AF_INET if version == 4 else socket.AF_INET6
     rows = tables.add(protocol, version).rows
     wanted, listens, unpack = tables.wanted, LISTEN if protocol == "tcp" else -1, _INET_ROW.unpack_from
-    for buffer, offset, _ in _dump(_INET_REQUEST.pack(family, number, 0, _STATES)):
+    port, states = tables.port, _STATES if tables.port < 0 else 0xFFFFFFFF
+    for buffer, offset, _ in _dump(_INET_REQUEST.pack(family, number, 0, states)):
         row = unpack(buffer, offset)
         if row[0] == listens:
             tables.listeners.setdefault(row[1], set()).add((version, row[3]))
         if row[7] in wanted:
             rows.append(row)
+        elif row[1] == port:
+            rows.append(row)
+            (tables.users[row[7]],) = _INET_USER.unpack_from(buffer, offset)
 
 
 def read_unix(tables: Tables) -> None:
@@ -71,6 +76,9 @@ def _add_unix(tables: Tables, buffer: memoryview, offset: int, end: int) -> None
     for attribute, value in _attributes(buffer, offset + _UNIX_ROW_SIZE, end):
         if attribute == _NAME:
             name = tables.names[inode] = unix_name(bytes(value))
+        elif attribute == _FILE:
+            file, device = struct.unpack("=II", value)
+            tables.files[inode] = (os.makedev(device >> 20, device & 0xFFFFF), file)
         elif attribute == _PEER:
             (peer,) = struct.unpack("=I", value)
         elif attribute == _QUEUES:

@@ -44,20 +44,25 @@ class InetTable:
 
 
 class Tables:
-    """The rows of the sockets that were asked for, and what their roles depend on.
+    """The rows of the sockets that were asked for (by inode; with `port`, in network byte order, also all at that one),
+    and what their roles depend on.
 
     `listeners`: (IP version, host) by port, of every TCP listener in the namespace. `names`: UNIX addresses by inode,
-    of all sockets, as the far end may be in another process. `bound`: inodes of netlink and packet sockets with one.
+    of all sockets, as the far end may be in another process; `files`: (device, inode's lower half) of those that are
+    files, where netlink told. `bound`: inodes of netlink and packet sockets with one. `users`: of those at the port.
     """
 
-    __slots__ = ("bound", "inet", "listeners", "names", "unix", "wanted")
+    __slots__ = ("bound", "files", "inet", "listeners", "names", "port", "unix", "users", "wanted")
 
-    def __init__(self, wanted: set[int]) -> None:
+    def __init__(self, wanted: set[int], port: int = -1) -> None:
         self.wanted = wanted
+        self.port = port
         self.inet: list[InetTable] = []
         self.unix: dict[int, UnixRow] = {}
         self.listeners: dict[int, set[tuple[int, bytes]]] = {}
         self.names: dict[int, str] = {}
+        self.files: dict[int, tuple[int, int]] = {}
+        self.users: dict[int, int] = {}
         self.bound: set[int] = set()
 
     def add(self, protocol: str, version: int) -> InetTable:

@@ -48,11 +48,17 @@ def read_sockets(process: Process, inodes: set[int]) -> tuple[dict[int, Socket],
             for protocol, version in _RARE:
                 net_files.read_inet(tables, directory, protocol, version)
             net_files.read_bound(tables, directory)
+    return named(tables), tables.bound
+
+
+def named(tables: Tables) -> dict[int, Socket]:
+    """The sockets of the tables by inode, with their roles; what has no inode (TIME_WAIT) is left out."""
     sockets: dict[int, Socket] = {}
     for table in tables.inet:
         _add_inet(sockets, table, tables.listeners)
     _add_unix(sockets, tables)
-    return sockets, tables.bound
+    sockets.pop(0, None)
+    return sockets
 
 
 def absent_socket(protocol: str | None, bound: bool) -> Socket:
