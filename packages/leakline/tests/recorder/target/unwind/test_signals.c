@@ -44,7 +44,8 @@ static void at_random(int wanted) {
     signals = 0;
     catch(SIGPROF, SA_ONSTACK);
     CHECK(setitimer(ITIMER_PROF, &each, NULL) == 0);
-    for (time_t end = time(NULL) + 60; signals < wanted && time(NULL) < end;) work();
+    /* The timer counts this process's processor time, of which it gets a small part on a loaded machine: so does the deadline. */
+    for (clock_t end = clock() + 60 * CLOCKS_PER_SEC; signals < wanted && clock() < end;) work();
     CHECK(setitimer(ITIMER_PROF, &never, NULL) == 0);
     CHECK(signals >= wanted);
 }
@@ -65,6 +66,8 @@ void test_signals(void) {
     before.ss_flags = before.ss_sp == NULL ? SS_DISABLE : before.ss_flags;
     CHECK(sigaltstack(&before, NULL) == 0);
     free(alternate.ss_sp);
-    /* A random point may be in code that nothing describes (on aarch64 the linkage table): libgcc ends there too. */
     CHECK(leakline_unwind_checks.shorter == shorter);
+#if defined(__x86_64__)
+    CHECK(incomplete == 0); /* on aarch64 linkers do not describe the linkage table, where a signal may hit: libgcc ends there too */
+#endif
 }
