@@ -120,6 +120,12 @@ class BrokerUnreachableError(DatacenterError):
     code = "broker-unreachable"
 
 
+class RegistryUnreachableError(DatacenterError):
+    """No ZooKeeper server answered."""
+
+    code = "registry-unreachable"
+
+
 class ProtocolError(DatacenterError):
     """A peer sent what is not a message of this protocol, or speaks another version of it."""
 

@@ -25,6 +25,7 @@ GROUPS: Final = {
     "calls": "calls, and how they end: `ClientOptions`",
     "service": "a serving process: `ServiceOptions`",
     "broker": "the broker: `BrokerOptions`",
+    "zookeeper": "the registry that several brokers share in ZooKeeper (docs/zookeeper.md)",
     "relay": "the broker's proxy of one service: `RelayOptions`, `RelayManagerOptions`",
     "watchdog": "servers that know nothing of datacenter: `HealthOptions`, `WatchdogOptions`",
 }
@@ -143,6 +144,16 @@ MAX_KNOWN_NAMES: Final = option(
 )  # fmt: skip
 MAX_WATCHES: Final = option(
     "broker", "max_watches", 10_000, "names", "", "Names that one session may watch.",
+)  # fmt: skip
+ZOOKEEPER_SESSION_S: Final = option(
+    "zookeeper", "session_s", 6.0, "s", "M",
+    "ZooKeeper keeps a broker's registrations for so long without hearing of the broker. Three ticks of a server as it "
+    "comes (2 s); shorter, and a new leader's election ends sessions; longer, and what a dead broker registered stays.",
+)  # fmt: skip
+ZOOKEEPER_MARGIN: Final = option(
+    "zookeeper", "margin", 0.25, "of the session", "M",
+    "A broker believes what it knows for a session less this after it was last confirmed by the leader: a follower "
+    "tells the leader of a session half a tick late, and a session has two ticks at least.",
 )  # fmt: skip
 CONTROL_HIGH_WATER: Final = option(
     "broker", "control_high_water", 20_000, "messages", "L",

@@ -86,7 +86,9 @@ class Hello(Struct, frozen=True, array_like=True, tag=1, tag_field="tag"):
 
 
 class Heartbeat(Struct, frozen=True, array_like=True, tag=2, tag_field="tag"):
-    pass
+    """`number` is not 0: it is answered by a BrokerHeartbeat with the same one."""
+
+    number: int = 0
 
 
 class Bye(Struct, frozen=True, array_like=True, tag=3, tag_field="tag"):
@@ -149,10 +151,17 @@ class Welcome(Struct, frozen=True, array_like=True, tag=1, tag_field="tag"):
     lease_s: float
     max_message_bytes: int
     max_instances: int
+    #: which registry it has, where several brokers share one: versions of resolutions can then be compared; else ""
+    registry: str = ""
 
 
 class BrokerHeartbeat(Struct, frozen=True, array_like=True, tag=2, tag_field="tag"):
-    pass
+    """`number`: of the heartbeat that it answers, or 0. From the moment at which that one was sent, the leases of its
+    session certainly hold for `holds_s`.
+    """
+
+    number: int = 0
+    holds_s: float = 0.0
 
 
 class Reintroduce(Struct, frozen=True, array_like=True, tag=3, tag_field="tag"):

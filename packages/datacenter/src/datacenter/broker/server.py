@@ -23,8 +23,11 @@ from datacenter.broker.relay_manager import RelayManager, RelayManagerOptions
 from datacenter.broker.relays import Relays
 from datacenter.broker.sessions import Answers, Sessions
 from datacenter.checks import DAY_S, check, instance_of, seconds, whole
-from datacenter.errors import BadOptionError, DatacenterError, ProtocolError
-from datacenter.registry.state import Registry, RegistryLimits
+from datacenter.errors import BadOptionError, DatacenterError, ProtocolError, RegistryUnreachableError
+from datacenter.registry.location import MEMORY, parse
+from datacenter.registry.shared import SharedRegistry
+from datacenter.registry.state import Change, Registry, RegistryLimits
+from datacenter.registry.zookeeper import ZooKeeperRegistry
 from datacenter.sockets import admission
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
@@ -51,6 +54,7 @@ class BrokerOptions:
     max_sessions: int = options.MAX_SESSIONS
     max_instances: int = options.MAX_INSTANCES
     control_high_water: int = options.CONTROL_HIGH_WATER
+    zookeeper_session_s: float = options.ZOOKEEPER_SESSION_S
     #: None: as `max_message_bytes` says, else their defaults
     relays: RelayManagerOptions | None = None
 
@@ -66,6 +70,7 @@ class BrokerOptions:
             max_sessions=whole(1),
             max_instances=whole(1),
             control_high_water=whole(1),
+            zookeeper_session_s=seconds(above=0, most=DAY_S),
             relays=instance_of(RelayManagerOptions, or_none=True),
         )
 
@@ -73,11 +78,17 @@ class BrokerOptions:
 class Broker:
     """The broker, in the running event loop. Use `async with`, or `start` and `close`.
 
-    listen: its control endpoint. Raises AddressInUseError, AddressError, InsecureAddressError at start.
+    listen: its control endpoint. registry: `memory`, or zookeeper://HOST:PORT,…/path, which several brokers share
+    (docs/zookeeper.md): until it was read, and whenever it is lost, sessions are sent away. Raises AddressInUseError,
+    AddressError, InsecureAddressError at start; `async with` also RegistryUnreachableError.
     """
 
-    def __init__(self, listen: str, *, options: BrokerOptions | None = None, insecure: bool = False) -> None:
+    def __init__(
+        self, listen: str, *, registry: str = MEMORY, options: BrokerOptions | None = None, insecure: bool = False
+    ) -> None:
         self.listen = listen
+        self._location = parse(registry, insecure=insecure)
+        self._zookeeper: ZooKeeperRegistry | None = None
         self.options = options or BrokerOptions()
         if self.options.heartbeat_s * self.options.missed_heartbeats > self.options.lease_s * 1.001:
             raise BadOptionError(
@@ -95,7 +106,18 @@ class Broker:
 
     async def __aenter__(self) -> Broker:
         self.start()
+        if not await self.ready(options.CONNECT_DEADLINE_S):
+            await self.close()
+            assert self._location is not None
+            raise RegistryUnreachableError(
+                f"no ZooKeeper answered at {self._location.hosts} within {options.CONNECT_DEADLINE_S:g} s",
+                "Look at its servers: `echo srvr | nc HOST 2181`; without ZooKeeper: --registry memory.",
+            )
         return self
+
+    async def ready(self, deadline_s: float | None = None) -> bool:
+        """Waits until the registry is known; False if it is not in time. One in memory always is."""
+        return self._zookeeper is None or await self._zookeeper.wait_ready(deadline_s)
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
@@ -123,13 +145,13 @@ class Broker:
         except BaseException:
             runtime.release(self._runtime)
             raise
-        registry = Registry(
-            lease_s=limits.lease_s,
-            grace_s=limits.lease_s * limits.grace_leases,
-            started_at=time.monotonic(),
-            first_epoch=time.time_ns() // 1000,
-            limits=RegistryLimits(max_instances=limits.max_instances),
-        )
+        try:
+            registry = self._new_registry()
+        except BaseException:
+            owned.close()
+            self._relays.close()
+            runtime.release(self._runtime)
+            raise
         welcome = wire.Welcome(
             wire.PROTOCOL,
             __version__,
@@ -145,6 +167,39 @@ class Broker:
         self._closed = False
         runtime.remember(self)
         self._tick()
+
+    def _new_registry(self) -> Registry:
+        limits = self.options
+        bounds = RegistryLimits(max_instances=limits.max_instances)
+        if self._location is None:
+            return Registry(
+                lease_s=limits.lease_s,
+                grace_s=limits.lease_s * limits.grace_leases,
+                started_at=time.monotonic(),
+                first_epoch=time.time_ns() // 1000,
+                limits=bounds,
+            )
+        shared = SharedRegistry(lease_s=limits.lease_s, broker_id=self.id, limits=bounds)
+        shared.where = self._location.text
+        self._zookeeper = ZooKeeperRegistry(
+            self._location,
+            shared,
+            session_s=limits.zookeeper_session_s,
+            on_news=self._registry_news,
+            on_drain=self._registry_drain,
+        )
+        self._zookeeper.start(self._runtime.ledger)
+        return shared
+
+    def _registry_news(self, changes: list[Change]) -> None:
+        self._send(self.sessions.news(time.monotonic(), changes))
+        self._rearm()
+
+    def _registry_drain(self, node: str) -> None:
+        registry = self.sessions.registry
+        owner = registry.behind(node) if isinstance(registry, SharedRegistry) else None
+        if owner is not None and isinstance(owner[0], bytes):
+            self._send([(owner[0], wire.DrainRequested(owner[1]))])
 
     async def close(self) -> None:
         """Says goodbye to every session, ends the relays, and closes. Idempotent; bounded."""
@@ -170,6 +225,7 @@ class Broker:
             "endpoint": self.endpoint,
             "admission": asdict(admission.of_process().statistics()),
             **self.sessions.registry.statistics(),
+            **({} if self._zookeeper is None else {"zookeeper": self._zookeeper.statistics()}),
             "relays": [dataclasses.asdict(relay) for relay in self._relays.statistics().relays],
         }
 
@@ -182,9 +238,13 @@ class Broker:
         runtime.forget(self)
         if self._timer is not None:
             self._timer.cancel()
+        if self._zookeeper is not None:
+            self._zookeeper.stop()
         self._stream.close()
 
     def _give_back(self) -> None:
+        if self._zookeeper is not None:
+            self._zookeeper.give_back()
         self._relays.close()
         runtime.release(self._runtime)
 
@@ -235,6 +295,9 @@ class Broker:
         orders = self.sessions.relay_orders()
         if orders:
             self._relays.order(orders)
+        registry = self.sessions.registry
+        if self._zookeeper is not None and isinstance(registry, SharedRegistry):
+            self._zookeeper.carry_out(registry.orders())
 
     def _tick(self) -> None:
         self._send(self.sessions.tick(time.monotonic()))

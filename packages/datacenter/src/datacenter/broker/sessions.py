@@ -8,6 +8,9 @@ leases end, at the same moment or before.
 A session may ask for a name's relay. Which relays are wanted, and of which instances, is decided here, as
 `RelayOrder`s; they are made and ended elsewhere (relays.py), and what became of them is told to this module.
 
+A registry that several brokers share (registry/shared.py) may become unavailable: everybody is then sent away, to other
+brokers, and everything is forgotten; and a registration is answered when its outcome is known.
+
 Whoever is unknown is told to introduce himself: that is how a process notices that the broker restarted, or that it
 was itself silent for too long (SIGSTOP, a suspended laptop) and has lost its leases.
 """
@@ -18,9 +21,11 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from datacenter import wire
 from datacenter.errors import DatacenterError
-from datacenter.registry.state import Change, Registry
+from datacenter.registry.state import Change, Outcome, Registry
 from datacenter.sockets import addresses
 from datacenter.wire import Resolution, ServiceType
 
@@ -59,11 +64,18 @@ class Sessions:
         self.max_sessions = max_sessions
         self.processes: OrderedDict[bytes, PeerProcess] = OrderedDict()  # longest silent first
         self.refused = 0
+        self._open = False  # the registry was available when it was asked last
+        self._asked: dict[str, tuple[bytes, int]] = {}  # registrations that wait for an outcome: (session, request)
         self._relay_wanted: dict[str, set[bytes]] = {}  # name -> sessions that asked for its relay
         self._orders: dict[str, RelayOrder] = {}
 
     def received(self, now: float, who: bytes, message: wire.ToBroker) -> Answers:
         """What to answer to one message."""
+        problem = self.registry.unavailable(now)
+        if problem is not None:
+            refusal: Answers = [(who, wire.Refused(0, problem.code, problem.message, problem.hint))]
+            return [*self._abandon(), *refusal]
+        self._open = True
         if isinstance(message, wire.Hello):
             return self._hello(now, who, message)
         process = self.processes.get(who)
@@ -97,7 +109,8 @@ class Sessions:
                 case wire.Bye():
                     answers = self._leave(who)
                 case wire.Heartbeat():
-                    answers = []
+                    holds_s = self.registry.holds_s(now)
+                    answers = [(who, wire.BrokerHeartbeat(message.number, holds_s))] if message.number else []
         except DatacenterError as error:
             self.refused += 1
             request = getattr(message, "request", 0)
@@ -112,7 +125,12 @@ class Sessions:
         """What is due: leases that end, sessions that are silent for too long, heartbeats to those who heard nothing
         else.
         """
+        if self.registry.unavailable(now) is not None:
+            return self._abandon()
+        self._open = True
         answers = self.tell(self.registry.expire(now, self._heard))
+        if self._asked:
+            self._asked = {id_: asked for id_, asked in self._asked.items() if asked[0] in self.processes}
         silence_s = self.welcome.heartbeat_s * self.welcome.missed_heartbeats
         while self.processes:
             who, process = next(iter(self.processes.items()))
@@ -123,6 +141,42 @@ class Sessions:
             if now - process.last_sent >= self.welcome.heartbeat_s * 0.9:
                 answers.append((who, wire.BrokerHeartbeat()))
         return self._note_sent(now, answers)
+
+    def news(self, now: float, changes: list[Change]) -> Answers:
+        """What the registry heard from elsewhere: changes, and what became of registrations."""
+        if self.registry.unavailable(now) is not None:
+            return self._abandon()
+        self._open = True
+        answers = self.tell(changes)
+        for outcome in self.registry.outcomes():
+            answers += self._outcome(outcome)
+        return self._note_sent(now, answers)
+
+    def _outcome(self, outcome: Outcome) -> Answers:
+        who = outcome.owner
+        process = self.processes.get(who) if isinstance(who, bytes) else None
+        _, request = self._asked.pop(outcome.instance_id, (who, 0))
+        if process is None or not isinstance(who, bytes):
+            return []
+        if outcome.epoch:
+            return [(who, wire.Registered(request, outcome.epoch))] if request else []
+        process.instances.discard(outcome.instance_id)
+        error = outcome.error
+        if error is not None and request:
+            self.refused += 1
+            return [(who, wire.Refused(request, error.code, error.message, error.hint))]
+        return [(who, wire.Reintroduce())]
+
+    def _abandon(self) -> Answers:
+        """Nothing is certain any more: sends everybody away, once, and forgets all."""
+        if not self._open:
+            return []
+        self._open = False
+        answers = self.shutdown()
+        self.registry.reset()
+        for books in (self.processes, self._asked, self._relay_wanted, self._orders):
+            books.clear()
+        return answers
 
     def shutdown(self) -> Answers:
         """The goodbye to everybody."""
@@ -184,7 +238,8 @@ class Sessions:
             known = self.processes.pop(who, None)  # and to the end: it is the latest to be heard of
             instances = known.instances if known is not None else set()
             self.processes[who] = PeerProcess(hello, now, now, now, instances)
-        return [(who, self.welcome)]  # it says which protocol this is, also to those who speak another
+        welcome = msgspec.structs.replace(self.welcome, registry=self.registry.identity)
+        return [(who, welcome)]  # it says which protocol this is, also to those who speak another
 
     def _register(self, now: float, who: bytes, process: PeerProcess, message: wire.Register) -> Answers:
         addresses.check_told(message.instance.endpoint)
@@ -193,11 +248,17 @@ class Sessions:
         if former != who and isinstance(former, bytes) and former in self.processes:
             self.processes[former].instances.discard(message.instance.id)
         process.instances.add(message.instance.id)
+        if not epoch:
+            self._asked[message.instance.id] = who, message.request
+            return self.tell(changes)
         return [*self.tell(changes), (who, wire.Registered(message.request, epoch))]
 
     def _drain(self, who: bytes, message: wire.Drain) -> Answers:
         service = self.registry.find(message.target)
         owners = [(self.registry.owner_of(instance.id), instance.id) for instance in service.instances]
+        for owner, id_ in owners:
+            if owner is None:
+                self.registry.forward_drain(id_)
         told: Answers = [(owner, wire.DrainRequested(id_)) for owner, id_ in owners if isinstance(owner, bytes)]
         return [*told, (who, wire.Draining(message.request, service))]
 

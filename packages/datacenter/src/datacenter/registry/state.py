@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from datacenter import options
-from datacenter.errors import NoSuchServiceError, RegistryFullError, wrong_type
+from datacenter.errors import DatacenterError, NoSuchServiceError, RegistryFullError, wrong_type
 from datacenter.wire import Instance, Resolution, ServiceType, check_name
 
 
@@ -48,6 +48,16 @@ class Change:
 
     resolution: Resolution
     watchers: tuple[Hashable, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a registration of `owner`: its epoch, or why not. Neither: it is lost, and to be made again."""
+
+    owner: Hashable
+    instance_id: str
+    epoch: int = 0
+    error: DatacenterError | None = None
 
 
 @dataclass
@@ -90,6 +100,29 @@ class Registry:
         self._entries = 0
         self._watchers: dict[str, dict[Hashable, ServiceType]] = {}
         self._watched_by: dict[Hashable, set[str]] = {}
+
+    # --- of registries that share their truth with others (shared.py); this one always knows
+
+    #: which registry this is, where several brokers have the same one: versions of one identity can be compared
+    identity = ""
+
+    def unavailable(self, now: float) -> DatacenterError | None:
+        """Why nothing can be answered now; None: all is well."""
+        return None
+
+    def holds_s(self, now: float) -> float:
+        """For how many seconds a lease that is renewed now certainly holds."""
+        return self.lease_s
+
+    def forward_drain(self, instance_id: str) -> None:
+        """An instance that no session of this broker owns is to end in order."""
+
+    def outcomes(self) -> list[Outcome]:
+        """What has become of registrations that were not done at once."""
+        return []
+
+    def reset(self) -> None:
+        """Forgets everything."""
 
     # --- instances
 
@@ -204,12 +237,7 @@ class Registry:
         name = lease.name if lease is not None else target
         entry = self._names.get(name)
         if entry is None:
-            raise NoSuchServiceError(
-                f"there is no service and no instance named {target!r}",
-                "See what there is: `datacenter ls`. An instance that was drained has left already."
-                if self.settled_at is None
-                else "The broker has just started; instances are still on their way back. Try again in some seconds.",
-            )
+            raise self._no_such(target)
         whole = self._resolution(name, entry.type)
         return whole if lease is None else msgspec.structs.replace(whole, instances=(entry.instances[target],))
 
@@ -258,6 +286,14 @@ class Registry:
         }
 
     # --- inside
+
+    def _no_such(self, target: str) -> NoSuchServiceError:
+        return NoSuchServiceError(
+            f"there is no service and no instance named {target!r}",
+            "See what there is: `datacenter ls`. An instance that was drained has left already."
+            if self.settled_at is None
+            else "The broker has just started; instances are still on their way back. Try again in some seconds.",
+        )
 
     def _start_lease(self, now: float, owner: Hashable, name: str, instance_id: str) -> None:
         self._entries += 1
