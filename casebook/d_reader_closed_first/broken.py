@@ -1,6 +1,6 @@
 """Incident D: the monitor of one session is taken down in the wrong order; no socket gives back its eventfd since.
 
-    python broken.py
+    python -m casebook.d_reader_closed_first.broken
 
 A process talks to one service over a session that it watches through a socket monitor, and asks a name server, with a
 socket for each question, where other services are. The session ends; all goes on; but each question now leaves an
@@ -9,18 +9,14 @@ eventfd, although its socket is closed on every path.
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
 
 import zmq
+from casebook.nearby import Context, answering_server, paced, ready
 from zmq.utils.monitor import recv_monitor_message
 
-QUESTIONS_PER_S = 40
+PER_S = 40
 CALLS = 4
-ENDS_AFTER_S = 120
-Context = zmq.Context[zmq.Socket[bytes]]
 
 
 class Session:
@@ -43,7 +39,7 @@ class Session:
         for _ in range(CALLS):
             self.socket.send(b"call")
             self.socket.recv()
-            time.sleep(1 / QUESTIONS_PER_S)
+            time.sleep(1 / PER_S)
 
     def end(self) -> None:
         """Closing the socket makes libzmq send a last event, MONITOR_STOPPED, from its reaper thread, to a pipe that
@@ -61,30 +57,17 @@ def ask(context: Context, endpoint: str) -> bytes:
         return question.recv()
 
 
-def serve(server: zmq.Socket[bytes]) -> None:
-    """The service and the name server in one, in a context of its own."""
-    while True:
-        who, _question = server.recv_multipart()
-        server.send_multipart([who, b"here"])
-
-
 def main(session_type: type[Session] = Session) -> None:
-    server = zmq.Context().socket(zmq.ROUTER)
-    endpoint = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
-    threading.Thread(target=serve, args=(server,), daemon=True).start()
+    endpoint = answering_server()
     context: Context = zmq.Context()
     session = session_type(context, endpoint)
     session.stop_watching()
     session.work()
     session.end()
-    print(f"ready {os.getpid()}", flush=True)
-    end = time.monotonic() + ENDS_AFTER_S
-    while time.monotonic() < end:
+    ready()
+    for _ in paced(PER_S):
         ask(context, endpoint)
-        time.sleep(1 / QUESTIONS_PER_S)
 
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    os._exit(0)  # the server's thread still uses its socket

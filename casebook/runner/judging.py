@@ -10,6 +10,7 @@ import msgspec
 from casebook.runner.expectation import Look, Place
 
 Json = dict[str, Any]
+AS_MANY = 0.9
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -41,7 +42,7 @@ def judge(look: Look, place: Place | None, report: Json) -> Judgement:
     if place is None:
         return Judgement(True, None)
     told_places = list(_places(finding))
-    if told_places and _is_at(told_places[0], place):
+    if any(_is_at(each, place) for each in told_places[: _foremost(finding)]):
         return Judgement(True, True)
     wanted = f"{place.function} {place.file}:{place.line}"
     return Judgement(True, False, f"{wanted} is not named first, but {told_places[:3] or 'no line'}")
@@ -68,6 +69,12 @@ def _places(finding: Json) -> Iterator[tuple[str, str, int]]:
     for text in _texts(finding["evidence"]):
         for function, file, line in re.findall(r"([^\s(][^\n]*?) \(([\w.+-]+):(\d+)\)", text):
             yield function, file, int(line)
+
+
+def _foremost(finding: Json) -> int:
+    """How many of the places come first: one, but for lines that opened as many, give or take what is in flight."""
+    counts = [origin["count"] for origin in finding.get("origins", ())]
+    return max(1, sum(count >= AS_MANY * counts[0] for count in counts))
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -26,9 +26,9 @@ def report(
     }
 
 
-def origin(function: str = "ask", file: str = "/work/broken.py", line: int = 41) -> dict[str, Any]:
+def origin(function: str = "ask", file: str = "/work/broken.py", line: int = 41, count: int = 100) -> dict[str, Any]:
     library = {"function": "zmq_socket", "file": "libzmq.so.5", "line": 0, "language": "native"}
-    return {"count": 9, "headline": 1, "frames": [library, {"function": function, "file": file, "line": line}]}
+    return {"count": count, "headline": 1, "frames": [library, {"function": function, "file": file, "line": line}]}
 
 
 def finding(identity: str = "zmq.reaper-blocked", *origins: dict[str, Any], **evidence: object) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def test_the_right_finding_at_the_right_line_is_right() -> None:
     ids=["line", "file", "function", "end of a name"],
 )
 def test_another_place_is_wrong(elsewhere: dict[str, Any]) -> None:
-    judgement = judge(LOOK, PLACE, report(finding("zmq.reaper-blocked", elsewhere, origin())))
+    judgement = judge(LOOK, PLACE, report(finding("zmq.reaper-blocked", elsewhere, origin(count=80))))
     assert judgement.found
     assert judgement.line_right is False
     assert "ask broken.py:41" in judgement.why
@@ -63,6 +63,11 @@ def test_another_place_is_wrong(elsewhere: dict[str, Any]) -> None:
 def test_a_function_is_known_by_any_of_its_names(name: str) -> None:
     found = name != "int ask<int>(int)"  # a template's arguments are part of its name
     assert judge(LOOK, PLACE, report(finding("zmq.reaper-blocked", origin(name)))).right is found
+
+
+def test_of_two_lines_that_open_as_many_either_may_come_first() -> None:
+    told = finding("zmq.reaper-blocked", origin(line=42, count=100), origin(count=98))
+    assert judge(LOOK, PLACE, report(told)).right
 
 
 def test_another_finding_is_not_enough() -> None:
