@@ -1,4 +1,4 @@
-"""What programs of the casebook have in common: a server to talk to, the line that says that they have begun, their pace.
+"""What programs of the casebook have in common: a server to talk to, the line that says that they run, their pace.
 
 Each program runs by itself: `python -m casebook.d_reader_closed_first.broken`, from the root of the repository.
 """

@@ -34,8 +34,8 @@ REINTRODUCE = 3  # the datacenter restarted, or has not heard of us for long: sa
 class FixedServiceClient(ServiceClient):
     """A ServiceClient that keeps its monitor drained, and one socket for its questions."""
 
-    def __init__(self, broker: str, target: str) -> None:
-        super().__init__(broker, target)
+    def __init__(self, broker: str, target: str, *reconnect_ivl_ms: str) -> None:
+        super().__init__(broker, target, *reconnect_ivl_ms)
         self.question = 0
         self.query = self.context.socket(zmq.DEALER)
         self.query.linger = 0

@@ -2,8 +2,8 @@
 
     python -m casebook.e_reader_leaked.broken
 
-Servers come and go. The connection to each is watched by a monitor, and one loop reads all of them. `remove` forgets the
-server and stops its monitor; the loop would close the reader at the last event, and does not find the server any more.
+Servers come and go. The connection to each is watched by a monitor, and one loop reads all of them. `remove` forgets
+the server and stops its monitor; the loop would close the reader at the last event, and finds no server of that name.
 (In C++ the loop kept a pointer to it: a use after free.)
 """
 

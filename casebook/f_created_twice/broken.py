@@ -3,28 +3,31 @@
     python -m casebook.f_created_twice.broken
 
 The manager looks whether there is a relay of that name, makes one if not, and notes it. Between the look and the note
-lies a bind(): time enough for a second thread to look. Destroying the service ends the relay that was noted last; the
-other goes on serving a port that nobody knows.
+lies a question to another process: time enough for a second thread to look. Destroying the service ends the relay that
+was noted last; the other goes on serving a port that nobody knows.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import zmq
 from casebook.nearby import Context, paced, ready
 
 PER_S = 30
+DIRECTORY_ANSWERS_S = 0.002
 
 
 class Relay:
     """Listens at a port of its own."""
 
     def __init__(self, context: Context) -> None:
-        self.socket = context.socket(zmq.ROUTER)  # casebook: leaks
+        time.sleep(DIRECTORY_ANSWERS_S)  # which type the service has is asked elsewhere
+        self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
-        self.socket.bind("tcp://127.0.0.1:*")
+        self.socket.bind("tcp://127.0.0.1:*")  # casebook: listens
 
 
 class Manager:

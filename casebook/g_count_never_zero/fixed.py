@@ -1,4 +1,4 @@
-"""Incident G put right: not a number but a set of connections, each known by its descriptor. Events may come as they like.
+"""Incident G put right: not a number but a set of connections, each known by its descriptor.
 
 python -m casebook.g_count_never_zero.fixed
 """

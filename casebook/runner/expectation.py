@@ -25,8 +25,8 @@ class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     in `file`, the program if empty) are where they are opened (or, for a wrong close, closed); both empty where nothing
     is recorded. `seconds`: for how long leakline looks, or within which the program ends. `ready`: the line on stdout
     that tells that it has begun; a number after the word is the process to look at. `says`, `fixed_says`: what the
-    programs themselves print on the way, as was seen first. `beside`: programs of the folder to start before; what each
-    says after "ready" is an argument of the program, after `arguments`.
+    programs themselves print on the way, as was seen first. `beside`: programs of the folder to start before; the words
+    that each says after "ready" are arguments of the program, after `arguments`.
     """
 
     program: str

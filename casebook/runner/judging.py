@@ -73,7 +73,7 @@ def _places(finding: Json) -> Iterator[tuple[str, str, int]]:
 
 def _foremost(finding: Json) -> int:
     """How many of the places come first: one, but for lines that opened as many, give or take what is in flight."""
-    counts = [origin["count"] for origin in finding.get("origins", ())]
+    counts: list[int] = [origin["count"] for origin in finding.get("origins", ())]
     return max(1, sum(count >= AS_MANY * counts[0] for count in counts))
 
 

@@ -65,7 +65,7 @@ def looked_at(case: Case, look: Look, program: str, says: str = "", *, as_json: 
     with tempfile.TemporaryDirectory(prefix="casebook-") as name, ExitStack() as ends:
         scene = Scene(case, look, Path(name), ends)
         words = [*command(case, look, program), *look.arguments]
-        words += [scene.beside(server) for server in look.beside]
+        words += [word for server in look.beside for word in scene.beside(server)]
         form = ["--json"] if as_json else []
         if look.how == "ended":
             return scene.until_the_end(words, form, says)
@@ -82,10 +82,10 @@ class Scene:
         self._ends = ends
         self._environment = environment(look, folder)
 
-    def beside(self, program: str) -> str:
-        """Starts a server of the case; what it says after "ready"."""
+    def beside(self, program: str) -> list[str]:
+        """Starts a server of the case; what it says after "ready", by words."""
         _, found = self._start(command(self._case, self._look, program)).wait_line(r"^ready ?(.*)$", READY_S)
-        return found[1]
+        return found[1].split()
 
     def while_it_runs(self, words: list[str], form: list[str], says: str) -> tuple[str, float]:
         """leakline looks at the running program, or attaches to it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from casebook.runner.expectation import CASEBOOK, REPOSITORY, Case, Look
 
 BUILD = CASEBOOK / "build"
+INCLUDE = CASEBOOK / "include"
 _WARNINGS = ("-Wall", "-Wextra", "-Werror")
 _COMPILERS = {".c": ("cc", "-std=c11", "-D_GNU_SOURCE"), ".cpp": ("c++", "-std=c++17")}
 COMPILE_S = 120.0
@@ -34,13 +35,13 @@ def built(source: Path, libraries: tuple[str, ...]) -> Path:
     Raises BuildError.
     """
     target = BUILD / source.parent.name / f"{source.stem}{source.suffix.replace('.', '_')}"
-    sources = [each for each in source.parent.iterdir() if each.suffix in (".c", ".cpp", ".h", ".hpp")]
+    sources = [source, *source.parent.glob("*.h*"), *INCLUDE.iterdir()]
     if target.exists() and target.stat().st_mtime > max(each.stat().st_mtime for each in sources):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}")  # two may build at once: each ends with a whole file
     compiler = _COMPILERS[source.suffix]
-    words = [*compiler, *_WARNINGS, "-O2", "-g", "-pthread", "-o", str(part), str(source)]
+    words = [*compiler, *_WARNINGS, "-O2", "-g", "-pthread", f"-I{INCLUDE}", "-o", str(part), str(source)]
     done = subprocess.run(
         [*words, *(f"-l{library}" for library in libraries)], capture_output=True, text=True, timeout=COMPILE_S
     )

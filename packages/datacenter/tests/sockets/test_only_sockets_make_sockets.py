@@ -59,3 +59,16 @@ def test_nothing_else_makes_or_closes_sockets() -> None:
         and (found := offences(path.read_text()))
     }
     assert guilty == {}
+
+
+def waiting_types(source: str) -> list[str]:
+    """Uses of REQ or REP, which after a lost reply can never send again (EFSM)."""
+    nodes = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Attribute))
+    return [ast.unparse(node) for node in nodes if node.attr in ("REQ", "REP")]
+
+
+def test_there_is_no_req_on_any_path() -> None:
+    assert waiting_types("s = c.socket(zmq.REQ)") == ["zmq.REQ"]
+    assert waiting_types("s = c.socket(zmq.SocketType.REP)") == ["zmq.SocketType.REP"]
+    guilty = {str(path): found for path in PACKAGE.rglob("*.py") if (found := waiting_types(path.read_text()))}
+    assert guilty == {}
