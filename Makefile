@@ -166,3 +166,7 @@ hold-recorder: $(STAMP) native ## redis, nginx, PostgreSQL and CPython's tests u
 .PHONY: hold-holders
 hold-holders: $(STAMP) ## `leakline holders` on a machine with 20 000 descriptors, beside lsof and fuser, interleaved (1 min)
 	@$(BIN)/python -m bench.holders
+
+.PHONY: hold-page
+hold-page: $(STAMP) native ## the HTML report in Chromium: light, dark, phone, paper: loads nothing, fits, readable, zooms (1 min; installs chromium)
+	@$(BIN)/python packages/leakline/tests/reports/hold_page.py

@@ -54,6 +54,7 @@ class Report(msgspec.Struct, frozen=True):
     ended: bool = False
     cpu_seconds: float = 0.0  # what observing cost
     recorded: Recorded | None = None  # where a recorder is loaded into the process
+    samples: tuple[Sample, ...] = ()  # what was observed, oldest first
 
     @property
     def stopped(self) -> bool:
@@ -208,6 +209,7 @@ class Observation:
             ended=self.ended,
             cpu_seconds=self._cpu,
             recorded=self._recorded,
+            samples=self.samples(),
         )
 
     def _diagnose(self, growth: Growth) -> tuple[Finding, ...]:

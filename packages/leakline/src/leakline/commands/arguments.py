@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,6 +19,10 @@ Limit = Annotated[
     typer.Option(
         "--limit", min=1, metavar="N", help="The application's own ceiling; the process's limit if that is lower."
     ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Also write the report there as one page of HTML, with charts."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (schema 1) instead of text.")]
 

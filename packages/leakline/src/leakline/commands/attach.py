@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from leakline import proc
-from leakline.commands.arguments import AsJson, Target
+from leakline.commands.arguments import AsJson, Html, Target
 from leakline.commands.doctor import Progress
+from leakline.commands.files import check_folder, write_page
 from leakline.durations import in_words, seconds_of
-from leakline.errors import LeaklineError, UsageError
+from leakline.errors import LeaklineError
 from leakline.figures import printable
 from leakline.observe import Observation, Report, looks
 from leakline.recorder.recordings import Recordings
@@ -33,6 +34,7 @@ def attach(
         Path | None, typer.Option("--output", metavar="FILE", help="Write the report there instead of stdout.")
     ] = None,
     as_json: AsJson = False,
+    html: Html = None,
     threshold: Annotated[
         int | None,
         typer.Option("--threshold", min=1, metavar="N", help="End as soon as more than N descriptors are open."),
@@ -53,8 +55,8 @@ def attach(
     from leakline.recorder import attach as recorder  # takes what only this command needs
 
     seconds = seconds_of(duration)
-    if output is not None and not output.absolute().parent.is_dir():
-        raise UsageError(f"{output.absolute().parent} is no folder", "make it first, or name another place")
+    check_folder(output)
+    check_folder(html)
     pid = proc.find(target)
     with recorder.attach(pid) as attached:
         _say(attached)
@@ -70,6 +72,7 @@ def attach(
             raise LeaklineError(
                 f"{output} could not be written: {error.strerror}", "the report is on stdout"
             ) from error
+    write_page(html, report, why)
     raise typer.Exit(report.exit_code)
 
 

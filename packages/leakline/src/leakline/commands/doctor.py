@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from leakline.commands.arguments import AsJson, Limit, Target, process_of
+from leakline.commands.arguments import AsJson, Html, Limit, Target, process_of
+from leakline.commands.files import check_folder, write_page
 from leakline.durations import in_words, seconds_of
 from leakline.facts import Sample
 from leakline.observe import Observation, looks
@@ -24,6 +25,7 @@ def doctor(
     ] = "10s",
     limit: Limit = None,
     as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Observe a process and report: verdict, counts by kind, growth, findings with cause and remedy.
 
@@ -34,7 +36,9 @@ def doctor(
     leakline gunicorn --for 1m
     leakline 1234 --limit 1024          (an application's own ceiling, such as select's 1024)
     leakline 1234 --json | jq .verdict
+    leakline 1234 --html report.html    (a page with charts: opens offline, also on a phone)
     """
+    check_folder(html)
     seconds = seconds_of(duration)
     observation = Observation(process_of(target), limit=limit, window=seconds + 1.0)
     progress = Progress(seconds)
@@ -47,6 +51,7 @@ def doctor(
         progress.clear()
     report = observation.report()
     write(json_report.render(report) if as_json else terminal.render(report, style_of(sys.stdout), datetime.now()))
+    write_page(html, report)
     raise typer.Exit(report.exit_code)
 
 

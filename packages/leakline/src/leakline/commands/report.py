@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from leakline import proc
-from leakline.commands.arguments import AsJson
+from leakline.commands.arguments import AsJson, Html
+from leakline.commands.files import check_folder, write_page
 from leakline.errors import LeaklineError, UsageError
 from leakline.facts import Snapshot
 from leakline.observe import report_of
@@ -28,6 +29,7 @@ def report(
         Path | None, typer.Argument(metavar="FILE", help="A recording; without it, those that there are, are listed.")
     ] = None,
     as_json: AsJson = False,
+    html: Html = None,
 ) -> None:
     """Report a recording again: also after the process was killed, with its last state.
 
@@ -37,7 +39,9 @@ def report(
     leakline report                                 (which ones are there)
     leakline report server.leakline
     leakline report server.leakline --json | jq '.recording.alive[0].origin.frames[0]'
+    leakline report server.leakline --html server.html
     """
+    check_folder(html)
     if file is None:
         raise typer.Exit(_list())
     try:
@@ -48,6 +52,7 @@ def report(
         ) from error
     told = report_of(recorded(recording, _snapshot(recording)), recording.pid, recording.command)
     write(json_report.render(told) if as_json else terminal.render(told, style_of(sys.stdout), datetime.now()))
+    write_page(html, told)
     raise typer.Exit(told.exit_code)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from leakline.commands.arguments import AsJson
+from leakline.commands.arguments import AsJson, Html
+from leakline.commands.files import check_folder, write_file, write_page
 from leakline.errors import LeaklineError, UsageError
 from leakline.observe import STEP_S, Observation, Report, report_of
 from leakline.recorder.launch import Launched, launch, tidy
@@ -55,6 +55,7 @@ def run(
         Path | None, typer.Option("--output", metavar="FILE", help="Write the report there; else it goes to stderr.")
     ] = None,
     as_json: AsJson = False,
+    html: Html = None,
     threshold: Annotated[
         int | None,
         typer.Option("--threshold", min=1, metavar="N", help="Report as soon as more than N descriptors are open."),
@@ -86,21 +87,23 @@ def run(
     leakline run --fail-on-leak -- pytest -q          (for CI: status 1 if something leaks)
     leakline run --json --output fds.json -- ./batch
     leakline run --threshold 500 -- python service.py
+    leakline run --html report.html -- ./server       (a page with charts; opens offline)
     """
     if as_json and output is None:
         raise UsageError("--json needs a file: stdout is the command's", "add --output FILE")
+    check_folder(html)
     folder = recordings_folder()
     tidy(folder)
     _check_new(recording)
     launched = launch(command or (), recording=recording, follow_children=follow_children)
     with _interrupts_left_to(launched.pid) as interrupts:
         session = Session(
-            launched, " ".join(command or ()), threshold, lambda report, why: _tell(report, why, output, as_json)
+            launched, " ".join(command or ()), threshold, lambda report, why: _tell(report, why, output, as_json, html)
         )
         report, status = session.watch(interrupts)
     found = report.exit_code != 0
     if found or not quiet:
-        _tell(report, "", output, as_json)
+        _tell(report, "", output, as_json, html)
     kept = recording is not None or status < 0
     if not kept:
         with suppress(OSError):
@@ -210,34 +213,19 @@ def _interrupts_left_to(pid: int) -> Iterator[list[float]]:
             signal.signal(number, handler)
 
 
-def _tell(report: Report, why: str, output: Path | None, as_json: bool) -> None:
+def _tell(report: Report, why: str, output: Path | None, as_json: bool, html: Path | None) -> None:
+    try:
+        write_page(html, report, why)
+    except LeaklineError as error:  # the command goes on
+        print(f"leakline: {error}", file=sys.stderr)
     text = json_report.render(report) if as_json else terminal.render(report, style_of(sys.stderr), datetime.now(), why)
     if output is None:
         print(text, file=sys.stderr, flush=True)
         return
     try:
-        _write(output, text + "\n")
+        write_file(output, text + "\n")
     except OSError as error:
         print(f"leakline: {output} could not be written: {error.strerror}; the report:\n{text}", file=sys.stderr)
-
-
-def _write(output: Path, text: str) -> None:
-    """A file is replaced, so that whoever reads it finds a whole one. A device, a pipe and what leakline has as its own
-    stdout or stderr are written to: root would put a file in the place of /dev/null otherwise.
-    """
-    try:
-        there = output.stat()
-    except FileNotFoundError:
-        there = None
-    streams = [os.fstat(number) for number in (1, 2)]
-    if there and (not stat.S_ISREG(there.st_mode) or any(os.path.samestat(there, stream) for stream in streams)):
-        with output.open("a", encoding="utf-8") as file:
-            file.write(text)
-        return
-    place = output.resolve()  # a link stays one
-    part = place.with_name(place.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(place)
 
 
 def _end(code: int | None, status: int) -> None:

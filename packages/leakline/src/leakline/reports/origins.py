@@ -34,17 +34,18 @@ def _block(origin: Origin, style: Style) -> list[str]:
     count = f"  {grouped(origin.count)} × "
     function, place = _named(origin.frames[origin.headline], style.width - len(count))
     first = count + style.paint(function, "bold") + (f"  {place}" if place else "")
-    told = textwrap.wrap(_told(origin), style.width - len(_INDENT))
+    told = textwrap.wrap(history(origin), style.width - len(_INDENT))
     lines = [first, *(style.paint(f"{_INDENT}{line}", "dim") for line in told)]
-    for frame, hidden in _shown(origin)[:_MOST_FRAMES]:
+    for frame, hidden in frames_shown(origin)[:_MOST_FRAMES]:
         more = f"  (+{hidden})" if hidden else ""
         function, place = _named(frame, style.width - len(_INDENT) - len(more))
         lines.append(style.paint(f"{_INDENT}{function}" + (f"  {place}" if place else "") + more, "dim"))
-    left = len(_shown(origin)) - _MOST_FRAMES
+    left = len(frames_shown(origin)) - _MOST_FRAMES
     return [*lines, style.paint(f"{_INDENT}… {left} more frames", "dim")] if left > 0 else lines
 
 
-def _told(origin: Origin) -> str:
+def history(origin: Origin) -> str:
+    """What its line opened and closed, when, and by how many paths."""
     parts: list[str] = []
     if origin.opened is not None and origin.closed is not None:
         parts.append(f"{grouped(origin.opened)} opened, {grouped(origin.closed)} closed")
@@ -57,7 +58,7 @@ def _told(origin: Origin) -> str:
     return ", ".join(parts)
 
 
-def _shown(origin: Origin) -> list[tuple[Frame, int]]:
+def frames_shown(origin: Origin) -> list[tuple[Frame, int]]:
     """The frames worth a line, and how many others each stands for: of a run within one library, the outermost, which
     is what the user's code called. The headline is always among them.
     """
@@ -87,16 +88,20 @@ def _where(frame: Frame) -> str:
     return frame.module or posixpath.dirname(frame.file)
 
 
-def _named(frame: Frame, room: int) -> tuple[str, str]:
-    """Function and place, both cut to what has room: of the function its beginning, of the place its end."""
+def named(frame: Frame) -> tuple[str, str]:
+    """Function and place: of a library its file's name alone; no place where the function names it already."""
     library = whose(frame) >= Whose.HEADER
     path = printable(frame.file)
     if library or not frame.line:
         path = posixpath.basename(path)
     place = f"{path}:{frame.line}" if frame.line else path
     function = short_name(printable(frame.function))
-    if function.startswith(f"{place}+0x"):
-        place = ""  # an offset names its library itself
+    return function, "" if function.startswith(f"{place}+0x") else place
+
+
+def _named(frame: Frame, room: int) -> tuple[str, str]:
+    """Function and place, both cut to what has room: of the function its beginning, of the place its end."""
+    function, place = named(frame)
     least = min(len(place), max(20, room - len(function) - 2))
     if len(place) > least:
         place = "…" + place[len(place) - least + 1 :]

@@ -131,7 +131,7 @@ def _kinds(report: Report, style: Style) -> list[str]:
     lines = [style.paint(f"  {'kind':{wide}}  {'count':>7}  growth", "dim")]
     for kind in kinds:
         trend = trends.get(kind)
-        growth = _growth(trend)
+        growth = growth_text(trend)
         text = f"  {kind:{wide}}  {grouped(report.counts.get(kind, 0)):>7}  "
         room = max(10, style.width - len(text))
         growth = growth if len(growth) <= room else growth[: room - 1] + "…"
@@ -139,7 +139,8 @@ def _kinds(report: Report, style: Style) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _growth(trend: Trend | None) -> str:
+def growth_text(trend: Trend | None) -> str:
+    """How a kind behaved, in words; "" where it did not move."""
     if trend is None or trend.reason == "did not move":
         return ""
     if trend.verdict == "leak":
@@ -171,11 +172,16 @@ def _finding(finding: Finding, style: Style) -> list[str]:
 
 def _ruled_out(ruled_out: dict[str, object]) -> str:
     """All in one row, as one reads over it: `listeners: 1 held, 0 opened meanwhile; TIME_WAIT: 4`."""
+    return "; ".join(f"{name}: {figures}" for name, figures in ruled_out_rows(ruled_out))
+
+
+def ruled_out_rows(ruled_out: dict[str, object]) -> list[tuple[str, str]]:
+    """What else it could have been, each with its figures in words."""
     rows = []
     for name, value in ruled_out.items():
         figures = value.items() if isinstance(value, dict) else [("", value)]
-        rows.append(f"{name}: " + ", ".join(f"{_counted(count)} {what}".rstrip() for what, count in figures))
-    return printable("; ".join(rows))
+        rows.append((printable(name), printable(", ".join(f"{_counted(n)} {what}".rstrip() for what, n in figures))))
+    return rows
 
 
 def recorded_lines(recorded: Recorded, style: Style, told: Sequence[Origin] = ()) -> list[str]:
@@ -194,6 +200,13 @@ def recorded_lines(recorded: Recorded, style: Style, told: Sequence[Origin] = ()
         if not origins:
             continue
         lines += ["", f"  {style.paint(kind, 'cyan')}", *origin_lines(origins, style, most=_ORIGINS_OF_A_KIND)]
+    rest = unrecorded_lines(recorded)
+    wrapped = [line for text in rest for line in textwrap.wrap(text, style.width - 2, subsequent_indent="  ")]
+    return [*lines, *([""] if wrapped else []), *(style.paint(f"  {line}", "dim") for line in wrapped)]
+
+
+def unrecorded_lines(recorded: Recorded) -> list[str]:
+    """What is open and has no line, by kind, and why."""
     rest = []
     for name, counted in (
         ("open before the recording began", recorded.older),
@@ -202,9 +215,7 @@ def recorded_lines(recorded: Recorded, style: Style, told: Sequence[Origin] = ()
     ):
         if counted:
             rest.append(f"{name}: " + ", ".join(f"{grouped(count)} {kind}" for kind, count in counted.items()))
-    rest += [f"not recorded: {why}" for why in recorded.incomplete]
-    wrapped = [line for text in rest for line in textwrap.wrap(text, style.width - 2, subsequent_indent="  ")]
-    return [*lines, *([""] if wrapped else []), *(style.paint(f"  {line}", "dim") for line in wrapped)]
+    return rest + [f"not recorded: {why}" for why in recorded.incomplete]
 
 
 def _field(name: str, text: str, style: Style, *, wrap: bool = True) -> str:
