@@ -24,6 +24,7 @@ GROUPS: Final = {
     "session": "a process's connection to the broker",
     "calls": "calls, and how they end: `ClientOptions`",
     "service": "a serving process: `ServiceOptions`",
+    "prefork": "a family of processes, `serve --workers`: `PoolOptions`",
     "broker": "the broker: `BrokerOptions`",
     "zookeeper": "the registry that several brokers share in ZooKeeper (docs/zookeeper.md)",
     "relay": "the broker's proxy of one service: `RelayOptions`, `RelayManagerOptions`",
@@ -193,4 +194,40 @@ DRAIN_S: Final = option(
     "How long calls that run may take to finish when the service ends, and clients to hear of it; what runs longer is "
     "answered with `lost`. Short, so that a service ends within a second unless asked for more patience "
     "(`serve --drain-s 30`).",
+)  # fmt: skip
+RESTART_MIN_S: Final = option(
+    "prefork", "restart_min_s", 0.1, "s", "M",
+    "The first pause before a process that ended too early is started again; each further one doubles, with jitter. "
+    "One that had worked for `stable_s` is replaced at once.",
+)  # fmt: skip
+RESTART_MAX_S: Final = option(
+    "prefork", "restart_max_s", 5.0, "s", "M",
+    "The longest such pause: so much later than its cause is mended a worker that crashes at its start is back.",
+)  # fmt: skip
+STABLE_S: Final = option(
+    "prefork", "stable_s", 1.0, "s", "M",
+    "A process that has worked for so long did not end because it cannot start.",
+)  # fmt: skip
+START_DEADLINE_S: Final = option(
+    "prefork", "start_deadline_s", 30.0, "s", "M",
+    "A process that does not work so long after its start is killed, and another one is tried.",
+)  # fmt: skip
+END_MARGIN_S: Final = option(
+    "prefork", "end_margin_s", 3.0, "s", "M",
+    "A process that was asked to end is killed so long after its patience (`drain_s`): a method that never returns "
+    "must not keep the others from ending.",
+)  # fmt: skip
+ALIVE_S: Final = option(
+    "prefork", "alive_s", 1.0, "s", "K",
+    "So often a worker tells its supervisor that it lives, and what it has counted (what it counted since then is lost "
+    "if it is killed). Three silent ones, and its instances leave the registry until it is heard again.",
+)  # fmt: skip
+STUCK_S: Final = option(
+    "prefork", "stuck_s", 60.0, "s", "K",
+    "A worker that was silent for so long (stopped, or the interpreter stuck in C code) is killed and replaced.",
+)  # fmt: skip
+WATCHER_SILENT_S: Final = option(
+    "prefork", "watcher_silent_s", 2.0, "s", "K",
+    "A watcher that was silent for so long is killed and replaced. Less than a lease, so that no instance leaves the "
+    "registry meanwhile.",
 )  # fmt: skip

@@ -17,7 +17,7 @@ import socket
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import zmq
 
@@ -33,17 +33,33 @@ from datacenter.errors import (
 )
 from datacenter.listening import bind_listener, checked_advertise, is_wildcard
 from datacenter.service import Service
-from datacenter.session import SessionOptions
+from datacenter.session import Session, SessionOptions
 from datacenter.sockets import admission, bundles
 from datacenter.sockets.connections import Connections
 from datacenter.sockets.events import MonitorEvent
 from datacenter.sockets.loop import LoopSocket
-from datacenter.wire import Instance
+from datacenter.wire import Instance, ServiceType
 
 log = logging.getLogger("datacenter.service")
 #: So long may clients take to hear that the server ends, at least and at most; between these, what is left of drain_s.
 GRACE_S: Final = 0.25
 MAX_GRACE_S: Final = 5.0
+
+
+class Registrar(Protocol):
+    """Who keeps instances registered: a session with a broker, or a supervisor that has one. Thread-safe."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the registry can be told anything now."""
+
+    def register(
+        self, name: str, type_: ServiceType, instance: Instance, on_drain: Callable[[], object]
+    ) -> concurrent.futures.Future[int]: ...
+
+    def unregister(self, instance_id: str) -> concurrent.futures.Future[None]: ...
+
+    def statistics(self) -> dict[str, int | float | str | None]: ...
 
 
 class Server:
@@ -53,6 +69,7 @@ class Server:
     advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0). A host name
     is resolved at start, which may block: clients are told its number.
     insecure: allows an address beyond loopback although nothing protects the traffic.
+    registrar: who registers its instances, instead of a session of its own with `broker`.
     `datacenter drain` ends it: once all its services were drained it closes by itself; await `drained()` to go on then.
     Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
     Use from another thread is not allowed; after a fork it raises ForkedError.
@@ -67,6 +84,7 @@ class Server:
         advertise: str = "",
         insecure: bool = False,
         options: ServiceOptions | None = None,
+        registrar: Registrar | None = None,
     ) -> None:
         self.services = _by_name([services] if isinstance(services, Service) else services)
         self.options = options or ServiceOptions()
@@ -75,6 +93,7 @@ class Server:
         self._listen = listen
         self._advertise = advertise
         self._insecure = insecure
+        self._registrar = registrar
         self._started = False
         self._closed = False
         self._closing: asyncio.Task[None] | None = None
@@ -109,11 +128,16 @@ class Server:
         self._runtime = runtime.acquire()
         try:
             self._advertise = self._advertise and checked_advertise(self._advertise)
-            self._session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
+            self._own_session: Session | None = None
+            if self._registrar is None:
+                self._own_session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
+            session = self._registrar or self._own_session
+            assert session is not None
+            self._session: Registrar = session
             try:
                 self._stream = self._bind()
             except BaseException:
-                self._runtime.release_session(self._session)
+                self._release_session()
                 raise
         except BaseException:
             runtime.release(self._runtime)
@@ -198,6 +222,10 @@ class Server:
             runtime.run_in_loop(self._loop, self._shut)
             self._give_back()
 
+    def counts(self) -> dict[str, int]:
+        """How many calls came and what became of them, and how many are open now; {} before the start. Any thread."""
+        return self._calls.statistics() if self._started else {}
+
     def statistics(self) -> dict[str, Any]:
         """Counts since the start, and what is open now. Raises ForkedError."""
         self._runtime.check_process()
@@ -276,7 +304,7 @@ class Server:
         names = [name for name in names if name not in self._left]
         self._left.update(names)
         leaving = [asyncio.wrap_future(self._session.unregister(self._instances[name].id)) for name in names]
-        patience_s = options.CLOSE_DEADLINE_S / 4 if self._session.state == "connected" else 0.0
+        patience_s = options.CLOSE_DEADLINE_S / 4 if self._session.is_connected else 0.0
         done, unanswered = await asyncio.wait(leaving, timeout=patience_s) if leaving else ((), ())
         self._draining.update(names)
         for future in unanswered:
@@ -291,8 +319,12 @@ class Server:
         self._calls.close()
 
     def _give_back(self) -> None:
-        self._runtime.release_session(self._session)
+        self._release_session()
         runtime.release(self._runtime)
+
+    def _release_session(self) -> None:
+        if self._own_session is not None:
+            self._runtime.release_session(self._own_session)
 
 
 def _by_name(services: Sequence[Service]) -> dict[str, Service]:

@@ -94,6 +94,11 @@ class Session:
         connection = self._connection
         return None if connection is None else connection.welcome
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker can be told anything now."""
+        return self.state == "connected"
+
     def wait_connected(self, deadline_s: float) -> wire.Welcome:
         """Blocks until the broker has answered once. Raises BrokerUnreachableError."""
         try:
@@ -111,15 +116,21 @@ class Session:
         )
 
     def register(
-        self, name: str, type_: ServiceType, instance: Instance, on_drain: Callable[[], object] = lambda: None
+        self,
+        name: str,
+        type_: ServiceType,
+        instance: Instance,
+        on_drain: Callable[[], object] = lambda: None,
+        on_epoch: Callable[[int], object] = lambda _: None,
     ) -> concurrent.futures.Future[int]:
         """Registers an instance and keeps it registered over every reconnect. The future gives its first epoch.
 
-        `on_drain()` is called in the reactor when somebody asks that the instance ends in order.
+        `on_drain()` is called in the reactor when somebody asks that the instance ends in order, `on_epoch(epoch)` each
+        time that it was registered.
         """
 
         def ask() -> concurrent.futures.Future[int]:
-            registration = self._registrations[instance.id] = Registration(name, type_, instance, on_drain)
+            registration = self._registrations[instance.id] = Registration(name, type_, instance, on_drain, on_epoch)
             return self._ask_for(registration)
 
         return self._in_reactor(ask)
@@ -485,6 +496,7 @@ class Session:
             registration = self._registrations.get(request.message.instance.id)
             if registration is not None:
                 registration.epoch = message.epoch
+                registration.on_epoch(message.epoch)
             succeed(request.future, message.epoch)
 
     def _unregistered(self, message: wire.Unregistered) -> None:

@@ -49,6 +49,7 @@ class Registration:
     type: ServiceType
     instance: Instance
     on_drain: Callable[[], object]
+    on_epoch: Callable[[int], object]
     epoch: int | None = None
     problem: str = ""  # why the broker does not register it, as it was logged last
     request: int = 0  # the latest that asked for it

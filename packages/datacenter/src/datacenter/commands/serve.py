@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
-import os
+import signal
 import sys
 
 import typer
 
 from datacenter.checks import MAX_SECONDS
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, seconds, set_up_logging
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, seconds
 from datacenter.dispatcher import MAX_THREADS, ServiceOptions
-from datacenter.errors import BrokerUnreachableError, NotServableError
+from datacenter.errors import BrokerUnreachableError
+from datacenter.importing import load
+from datacenter.main_loop import run, set_up_logging
 from datacenter.options import DRAIN_S, THREADS
+from datacenter.prefork.serving import MAX_WORKERS, Settings, check_addresses
+from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.server import Server
-from datacenter.service import Service
 
 
 def serve(
@@ -30,6 +32,9 @@ def serve(
         "", metavar="tcp://HOST:PORT", help="What clients are told, if it is another address."
     ),
     insecure: bool = INSECURE_OPTION,
+    workers: int = typer.Option(
+        0, "--workers", "-w", min=0, max=MAX_WORKERS, help="So many processes, each at a port of its own (0: this one)."
+    ),
     threads: int = typer.Option(THREADS, min=1, max=MAX_THREADS, help="Threads for methods that are not async."),
     drain_s: float = typer.Option(
         DRAIN_S,
@@ -40,17 +45,26 @@ def serve(
     ),
     verbose: int = VERBOSE_OPTION,
 ) -> None:
-    """Serve one or several services in this process, until SIGTERM, Ctrl-C or `datacenter drain`.
+    """Serve one or several services, until SIGTERM, Ctrl-C or `datacenter drain`.
 
     Then it leaves the registry, finishes what runs (--drain-s), tells late calls to go elsewhere, and ends; a second
     signal ends it at once. It waits for a broker that is not there yet, and registers again whenever one comes back.
+
+    With --workers, that many processes serve, and this one keeps them: one that crashes is replaced, SIGHUP replaces
+    all by the code as it is then without losing a call, and all end together (docs/prefork.md).
 
     \b
     Examples:
       datacenter serve greeter:greeter
       datacenter serve shop:orders shop:stock --broker tcp://127.0.0.1:7800
+      datacenter serve shop:orders --workers 4
     """
     set_up_logging(verbose)
+    if workers:
+        settings = Settings(broker, targets, listen, advertise, insecure, threads, drain_s, verbose)
+        check_addresses(settings)
+        keep_workers(settings, workers)
+        return
     services = [load(target) for target in targets]
     options = ServiceOptions(threads=threads, drain_s=drain_s)
     server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)
@@ -65,6 +79,30 @@ def serve(
             patience_s = 0.0  # asked to end a second time
         finally:
             await server.close(drain_s=patience_s)
+
+    run(main)
+
+
+def keep_workers(settings: Settings, workers: int) -> None:
+    """Keeps `workers` processes that serve, until told to end."""
+    names = ", ".join(target.rpartition(":")[2] for target in settings.targets)
+
+    def ready(endpoints: list[str]) -> None:
+        many = f"{workers} workers" if workers > 1 else "1 worker"
+        print(f"serving {names} with {many} at {','.join(endpoints)}", flush=True)
+
+    plan = Plan(
+        prepare="datacenter.prefork.serving:prepare",
+        worker="datacenter.prefork.serving:main",
+        watcher="datacenter.prefork.watcher:main",
+        arguments=settings,
+        patience_s=settings.drain_s,
+    )
+
+    async def main(stop: asyncio.Event) -> None:
+        supervisor = Supervisor(plan, places=workers, on_ready=ready)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+        await supervisor.run(stop)
 
     run(main)
 
@@ -93,35 +131,3 @@ async def _until_registered(server: Server, stop: asyncio.Event) -> None:
     except BrokerUnreachableError as error:
         print(f"serving {names} at {server.endpoint}", flush=True)
         print(f"datacenter: {error.message}; {names} registers as soon as one does", file=sys.stderr)
-
-
-def load(target: str) -> Service:
-    """'module:name' -> the Service. Raises NotServableError, saying which part was not found."""
-    module_name, colon, name = target.partition(":")
-    if not colon or not module_name or not name:
-        raise NotServableError(
-            f"{target!r} does not name a service", "Write MODULE:SERVICE, for instance greeter:greeter."
-        )
-    sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise NotServableError(
-            f"there is no module {error.name!r}",
-            f"Run it where {module_name.replace('.', '/')}.py can be imported, or set PYTHONPATH.",
-        ) from None
-    except (ImportError, SyntaxError, TypeError, ValueError) as error:
-        raise NotServableError(
-            f"{module_name} cannot be imported: {type(error).__name__}: {error}",
-            f"See where: python -c 'import {module_name}'.",
-        ) from None
-    service = getattr(module, name, None)
-    if isinstance(service, Service):
-        return service
-    found = [key for key, value in vars(module).items() if isinstance(value, Service)]
-    hint = (
-        f"It has: {', '.join(f'{module_name}:{key}' for key in found)}."
-        if found
-        else "Make one: greeter = Service('greeter')."
-    )
-    raise NotServableError(f"{module_name} has no Service named {name!r}", hint)

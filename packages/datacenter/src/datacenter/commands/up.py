@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from datacenter.checks import DAY_S, LARGEST
-from datacenter.commands.common import INSECURE_OPTION, VERBOSE_OPTION, run, seconds, set_up_logging
+from datacenter.commands.common import INSECURE_OPTION, VERBOSE_OPTION, seconds
+from datacenter.main_loop import run, set_up_logging
 
 if TYPE_CHECKING:
     from datacenter.broker import Broker

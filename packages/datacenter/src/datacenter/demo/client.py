@@ -13,8 +13,8 @@ import sys
 import time
 
 from datacenter.client import AsyncClient, ClientOptions
-from datacenter.commands.common import run
 from datacenter.errors import DatacenterError
+from datacenter.main_loop import run
 
 DEADLINE_S = 2.0
 REPORT_EVERY_S = 1.0

@@ -1,0 +1,169 @@
+"""The workers of `datacenter serve MODULE:SERVICE --workers N`: each a server of its own, at a port of its own.
+
+`prepare` imports the services, in the fork server; `main` is a worker's life.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import socket
+from typing import Final
+
+import msgspec
+from msgspec import Raw, Struct
+
+from datacenter import runtime
+from datacenter.dispatcher import ServiceOptions
+from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError
+from datacenter.importing import load
+from datacenter.main_loop import run, set_up_logging
+from datacenter.prefork import messages
+from datacenter.prefork.worker import Worker
+from datacenter.server import Server
+from datacenter.service import Service
+from datacenter.sockets.addresses import for_bind, for_connect
+
+log = logging.getLogger("datacenter.service")
+_COUNTS = ("calls", "errors", "refused", "malformed", "dropped_replies")
+_GAUGES = ("in_flight", "outbox")
+
+MAX_WORKERS: Final = 256
+
+_services: list[Service] = []
+
+
+class Settings(Struct):
+    """A family's arguments, as the command line gave them. `broker` and `insecure` are the watcher's, too."""
+
+    broker: str
+    targets: list[str]
+    listen: str
+    advertise: str = ""
+    insecure: bool = False
+    threads: int = 16
+    drain_s: float = 0.5
+    verbose: int = 0
+
+
+def check_addresses(settings: Settings) -> None:
+    """What would only be noticed in each worker. Raises AddressError, InsecureAddressError."""
+    if settings.listen.startswith("tcp://") and settings.listen.rpartition(":")[2] not in ("0", "*"):
+        raise AddressError(
+            f"several workers cannot listen at {settings.listen}",
+            "Each needs a port of its own, also beside the one that it replaces: --listen tcp://HOST:0.",
+        )
+    wanted = [(for_connect(settings.broker), "connect to"), (for_bind(settings.listen), "listen at")]
+    for address, verb in wanted:
+        if not address.local and not settings.insecure:
+            raise InsecureAddressError(
+                f"workers may not {verb} {address.text}: other machines can reach it, and no key protects it",
+                "Use 127.0.0.1, or say --insecure where the network is trusted.",
+            )
+
+
+def prepare(arguments: Raw) -> None:
+    """In the fork server: imports what will be served. Raises NotServableError."""
+    settings = msgspec.msgpack.decode(arguments, type=Settings)
+    set_up_logging(settings.verbose)
+    _services[:] = [load(target) for target in settings.targets]
+
+
+def main(end: socket.socket, arguments: Raw) -> None:
+    """The entry of a worker."""
+    _name_log()
+    settings = msgspec.msgpack.decode(arguments, type=Settings)
+    run(functools.partial(_main, end, settings))
+
+
+async def _main(end: socket.socket, settings: Settings, stop: asyncio.Event) -> None:
+    process = runtime.acquire()
+    try:
+        await _serve(process, end, settings, stop)
+    finally:
+        runtime.release(process)
+
+
+async def _serve(process: runtime.Runtime, end: socket.socket, settings: Settings, stop: asyncio.Event) -> None:
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def to_end(urgent: bool) -> None:  # in the reactor
+        loop.call_soon_threadsafe(stop.set)
+        if urgent:
+            loop.call_soon_threadsafe(task.cancel)
+
+    async def open_line() -> Worker:
+        return Worker(
+            end,
+            ledger=process.ledger,
+            on_end=to_end,
+            statistics=lambda: _counted(server),
+            patience_s=settings.drain_s,
+        )
+
+    server: Server | None = None
+    worker = process.reactor.run(open_line())
+    try:
+        server = Server(
+            _services,
+            registrar=worker.registrar,
+            listen=settings.listen,
+            advertise=settings.advertise,
+            insecure=settings.insecure,
+            options=ServiceOptions(threads=settings.threads, drain_s=settings.drain_s),
+        )
+        patience_s: float | None = None
+        try:
+            server.start()
+            worker.say(messages.Serving(server.endpoint))
+            await _until_over(server, stop, worker)
+        except asyncio.CancelledError:
+            patience_s = 0.0
+        finally:
+            await server.close(drain_s=patience_s)
+    finally:
+        process.reactor.run(worker.close())
+
+
+async def _until_over(server: Server, stop: asyncio.Event, worker: Worker) -> None:
+    """Until it is told to end, or was drained."""
+    registered = asyncio.ensure_future(server.registered())
+    registered.add_done_callback(_look)
+    drained = asyncio.ensure_future(server.drained())
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({drained, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if drained.done():
+            worker.say(messages.Retired())
+    finally:
+        for waiting in (registered, drained, stopped):
+            waiting.cancel()
+
+
+def _look(registered: asyncio.Future[None]) -> None:
+    error = None if registered.cancelled() else registered.exception()
+    if isinstance(error, BrokerUnreachableError):
+        log.info("%s; the services register as soon as one answers", error.message)
+    elif error is not None:
+        log.error("%s", error)
+
+
+def _counted(server: Server | None) -> messages.Statistics | None:
+    """In the reactor, while the server runs in its own thread: whole numbers, each read at once."""
+    counts = {} if server is None else server.counts()
+    if not counts:
+        return None
+    return messages.Statistics({name: counts[name] for name in _COUNTS}, {name: counts[name] for name in _GAUGES})
+
+
+def _name_log() -> None:
+    """Says in each line which process it is."""
+    with open("/proc/self/comm") as file:
+        name = file.read().strip()
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(
+            logging.Formatter(f"%(asctime)s %(levelname)s {name}[{os.getpid()}] %(name)s: %(message)s")
+        )
