@@ -10,9 +10,10 @@ from datetime import datetime
 import typer
 
 from datacenter.checks import DAY_S, LARGEST
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, run, seconds, set_up_logging
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, seconds
 from datacenter.gateway.health import BACK_AFTER, GONE_AFTER, QUIET_AFTER, Health, HealthOptions
 from datacenter.gateway.watchdog import INTERVAL_S, TIMEOUT_S, Watchdog, WatchdogOptions
+from datacenter.main_loop import run, set_up_logging
 
 
 def watchdog(
