@@ -36,7 +36,7 @@ class Style(msgspec.Struct, frozen=True):
         """The text with its typographic characters replaced, where they would not arrive."""
         if self.unicode:
             return text
-        for fancy, simple in (("…", "..."), ("×", "x"), ("–", "-"), ("→", "->")):
+        for fancy, simple in (("…", "..."), ("×", "x"), ("–", "-"), ("→", "->"), ("←", "<-")):
             text = text.replace(fancy, simple)
         return text.encode("ascii", "backslashreplace").decode()
 

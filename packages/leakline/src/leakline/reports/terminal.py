@@ -226,7 +226,7 @@ def _field(name: str, text: str, style: Style, *, wrap: bool = True) -> str:
 
 
 def evidence_lines(evidence: dict[str, object]) -> list[str]:
-    """Evidence in words: a line for each thread or peer; figures share a line."""
+    """Evidence in words: a line for each thread, peer or stack; figures share a line."""
     lines: list[str] = []
     figures: list[str] = []
     for name, value in evidence.items():
@@ -236,6 +236,8 @@ def evidence_lines(evidence: dict[str, object]) -> list[str]:
             lines += [
                 f"{name.replace('_', ' ')}: {_counted(count)} × {printable(str(what))}" for what, count in value.items()
             ]
+        elif isinstance(value, list) and name.endswith(" by"):  # a stack, its innermost frame first
+            lines.append(f"{name.replace('_', ' ')}: {' ← '.join(printable(str(item)) for item in value)}")
         elif isinstance(value, list):
             lines += [printable(str(item)) for item in value]
         elif value is not None:

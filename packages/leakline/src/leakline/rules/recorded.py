@@ -64,26 +64,27 @@ def _growing(alive: Alive, seconds: float) -> Finding:
 
 
 def wrong_closes(observed: Observed) -> list[Finding]:
-    """One finding for each line that closed what was not its own."""
-    recorded = observed.recorded
-    return [] if recorded is None else [_wrong_close(each) for each in recorded.wrong_closes]
+    """One finding for each line that closed what was not its own, however many descriptors those were."""
+    groups: dict[tuple[str, Frame | None], list[WrongClosed]] = {}
+    for wrong in observed.recorded.wrong_closes if observed.recorded is not None else ():
+        groups.setdefault((wrong.kind, wrong.closed_by[0] if wrong.closed_by else None), []).append(wrong)
+    return [_wrong_close(sorted(group, key=lambda wrong: wrong.number)) for group in groups.values()]
 
 
-def _wrong_close(wrong: WrongClosed) -> Finding:
-    evidence: dict[str, object] = {"closed by": lines_of(wrong.closed_by)}
-    if wrong.closed_before_by:
-        evidence["closed before by"] = lines_of(wrong.closed_before_by)
-    if wrong.opened_by:
-        evidence["opened by"] = lines_of(wrong.opened_by)
+def _wrong_close(group: list[WrongClosed]) -> Finding:
+    """The story of the first of them, and the numbers of all."""
+    wrong = group[0]
     here = told(wrong.closed_by[0]) if wrong.closed_by else "an unknown line"
+    numbers = ", ".join(str(number) for number in sorted({each.number for each in group}))
+    what = f"descriptor {numbers}" if len(group) == 1 else f"descriptors {numbers}"
     if wrong.kind == "nothing-open":
         return Finding(
             id="recorded.double-close",
             severity="warning",
-            title=f"{here} closed descriptor {wrong.number}, which was not open (EBADF)",
-            count=wrong.count,
+            title=f"{here} closed {what}, which {_were(group)} not open (EBADF)",
+            count=sum(each.count for each in group),
             per_second=0.0,
-            evidence=evidence,
+            evidence=_closes(wrong),
             cause="It was closed before. Between the two closes the number may be another thread's: the next time this"
             " close takes somebody else's descriptor away.",
             remedy="Let one owner close it, once; set the number to -1 after the close.",
@@ -96,10 +97,10 @@ def _wrong_close(wrong: WrongClosed) -> Finding:
     return Finding(
         id=ZMQ_FOREIGN_CLOSE if zmq else "recorded.foreign-close",
         severity="warning",
-        title=f"{here} closed descriptor {wrong.number}, which {owner} had opened for itself",
-        count=wrong.count,
+        title=f"{here} closed {what}, which {owner} had opened for itself",
+        count=sum(each.count for each in group),
         per_second=0.0,
-        evidence=evidence,
+        evidence=_closes(wrong),
         cause=_FOREIGN_CAUSE + (_ZMQ_CAUSE if zmq else ""),
         remedy="Close only what this code opened, once; never a range of numbers in a process that goes on."
         + (" A child closes numbers after the fork, before it uses ZeroMQ, and never in the parent." if zmq else ""),
@@ -107,6 +108,15 @@ def _wrong_close(wrong: WrongClosed) -> Finding:
         threshold="one such close",
         confidence="certain",
     )
+
+
+def _were(group: list[WrongClosed]) -> str:
+    return "was" if len(group) == 1 else "were"
+
+
+def _closes(wrong: WrongClosed) -> dict[str, object]:
+    stacks = {"closed by": wrong.closed_by, "closed before by": wrong.closed_before_by, "opened by": wrong.opened_by}
+    return {name: lines_of(frames) for name, frames in stacks.items() if frames or name == "closed by"}
 
 
 def lines_of(frames: tuple[Frame, ...], shown: int = 4) -> list[str]:
