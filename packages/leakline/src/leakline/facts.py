@@ -36,6 +36,7 @@ class Socket(msgspec.Struct, frozen=True, gc=False):
     receive_queue: int | None = None
     send_queue: int | None = None
     in_tables: bool = True  # False: the kernel's tables do not list it (never bound nor connected)
+    unanswered: int = 0  # TCP: how often in a row data or a probe was sent and nothing came back
 
 
 class Descriptor(msgspec.Struct, frozen=True, gc=False):
@@ -49,10 +50,30 @@ class Descriptor(msgspec.Struct, frozen=True, gc=False):
     close_on_exec: bool | None = None
     socket: Socket | None = None
 
+    @property
+    def deleted(self) -> bool:
+        """Whether it is a regular file without a name. Shared memory is made that way, and is none of these."""
+        unnamed = self.kind == "file" and self.target.endswith(" (deleted)")
+        return unnamed and not self.target.startswith(("/dev/", "/SYSV", "/anon"))
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """The system call that a thread sleeps in. `lock`: the address of the futex; `mutex`: it is a lock for certain,
+    which somebody holds (a condition variable and a semaphore look alike): thread `owner`, if that is not 0.
+    `numbers`: descriptors it waits for.
+    """
+
+    call: str  # futex, poll, recvfrom, accept4, …; "other"
+    lock: int = 0
+    mutex: bool = False
+    owner: int = 0
+    numbers: tuple[int, ...] = ()
+
 
 class Thread(msgspec.Struct, frozen=True):
     """One thread at one moment. `wait_channel` is None when the kernel does not expose it; `context_switches` are
-    voluntary ones.
+    voluntary ones. `cpu_seconds` (on a CPU), `ready_seconds` (in the queue for one) and `wait` are read with a snapshot
+    only; None where they may not be read.
     """
 
     tid: int
@@ -60,6 +81,9 @@ class Thread(msgspec.Struct, frozen=True):
     state: str  # R, S, D, T, Z, …
     wait_channel: str | None
     context_switches: int | None
+    cpu_seconds: float | None = None
+    ready_seconds: float | None = None
+    wait: Wait | None = None
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -99,6 +123,52 @@ class Snapshot(msgspec.Struct, frozen=True):
     def counts(self) -> dict[str, int]:
         """Descriptors per kind, most first."""
         return dict(Counter(descriptor.kind for descriptor in self.descriptors).most_common())
+
+
+class Relative(msgspec.Struct, frozen=True):
+    """A parent, child or sibling that holds some of the same descriptors, under the same numbers.
+
+    `shared`: those numbers; `confirmed`: the kernel says (kcmp) that they are the same open file. `age_s`: since it was
+    started. `waits_on`: numbers of shared listeners that it takes connections from; None: not known.
+    """
+
+    pid: int
+    command: str
+    relation: Literal["parent", "child", "sibling"]
+    age_s: float
+    same_program: bool
+    shared: tuple[int, ...]
+    confirmed: bool
+    waits_on: tuple[int, ...] | None = None
+
+
+class TimeWait(msgspec.Struct, frozen=True):
+    """Connections in TIME_WAIT, which hold no descriptor and belong to no process: `total` of the network namespace,
+    and those of this process's listeners and remotes, by address. `ports`: how many the kernel gives to clients.
+    """
+
+    total: int
+    listeners: dict[str, int] = {}
+    remotes: dict[str, int] = {}
+    ports: int = 0
+
+
+class Closely(msgspec.Struct, frozen=True):
+    """What is read of a process once, at the end of an observation: what lies behind some of its descriptors.
+
+    `dead_pipes`: numbers of pipes whose other end nobody holds; `dead_pidfds`: numbers of those whose process ended;
+    `deleted_bytes`: disk space of deleted files. `relatives` is None where they were not looked at. `incomplete`: in
+    words, what was not looked at.
+    """
+
+    relatives: tuple[Relative, ...] | None = None
+    waits_on: tuple[int, ...] | None = None  # numbers of own listeners that this process takes connections from
+    dead_pipes: frozenset[int] = frozenset()
+    every_pipe_searched: bool = True  # else one that may not be read, or holds very many, may have an end
+    dead_pidfds: frozenset[int] = frozenset()
+    deleted_bytes: int = 0
+    time_wait: TimeWait | None = None
+    incomplete: tuple[str, ...] = ()
 
 
 class Sample(msgspec.Struct, frozen=True):

@@ -16,19 +16,21 @@ import msgspec
 
 from leakline import proc
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Finding, Limits, Recorded, Sample, Verdict
+from leakline.facts import Closely, Finding, Frame, Limits, Recorded, Sample, Verdict
 from leakline.growth import TOTAL, Growth, judge
 from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
 from leakline.rules.standstill import Standstill, StandstillWatch, role_of
+from leakline.rules.stuck import waiting_together
 
 STEP_S = 0.05
 WINDOW_S = 30.0
 KINDS_EVERY_S = 1.0  # also when the count stands still
 KINDS_SPACING_S = 0.09  # at most about ten times a second
 CPU_SHARE = 0.05  # reading kinds may take this share of one core
+CLOSELY_SHARE = 0.01  # looking at what lies behind descriptors may take this share of one core
 KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a day one each 9 s
 NEW_THREADS_EVERY_S = 1.0
 PEAKS_KEPT_S = 120.0
@@ -117,6 +119,8 @@ class Observation:
         self._threads_listed = self._kinds_read = -float("inf")
         self._kinds_cost = self._cpu = 0.0
         self._counts = self._begin.counts()
+        self._stacks: dict[int, tuple[Frame, ...]] = {}
+        self._closely, self._closely_cost, self._closely_at = Closely(), 0.0, -float("inf")
         self._recordings = Recordings(pid, recording)
         self._recorded_closely = recording is not None
         self._recorded: Recorded | None = None
@@ -176,10 +180,24 @@ class Observation:
             self._samples.append(Sample(self._end.at, self._end.total, self._counts))
             self._limits = _limits(self.pid, self._limits.ceiling if self._limits else None)
             self._recorded = self._recordings.look(self._end)
+            self._look_closely()
         except (NoSuchProcessError, ZombieError):
             self.ended = True
         finally:
             self._cpu += time.thread_time() - began
+
+    def _look_closely(self) -> None:
+        """At relatives, pipes, pidfds, TIME_WAIT; so seldom that it costs `CLOSELY_SHARE` of a core at the most."""
+        now = time.monotonic()
+        if now - self._closely_at < self._closely_cost / CLOSELY_SHARE:
+            return
+        began = time.thread_time()
+        self._closely = proc.look_closely(self.pid, self._end, self._started)
+        together = waiting_together(self._begin, self._end)
+        tids = {thread.tid for threads in together.values() for thread in threads}
+        if tids and any("python" in name for name in (*self._end.libraries, self.command)):
+            self._stacks = proc.python_stacks(self.pid, tids)
+        self._closely_cost, self._closely_at = time.thread_time() - began, now
 
     def report(self, *, refresh: bool = True) -> Report:
         """Everything known by now. With `refresh=False` sockets and limits are those of the last look at them."""
@@ -223,6 +241,8 @@ class Observation:
                 threads=self.threads(),
                 ended=self.ended,
                 recorded=self._recorded,
+                closely=self._closely,
+                stacks=self._stacks,
             )
         )
 

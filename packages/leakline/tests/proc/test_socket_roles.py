@@ -158,11 +158,11 @@ def test_text_tables_say_what_netlink_says(start: Any, protocol: str, version: i
         # A listener's second number is its backlog's limit in netlink, and 0 in the text. TCP sockets that are merely
         # bound are in netlink only.
         rows = [row for row in tables.inet[0].rows if protocol != "tcp" or row[0] != CLOSE]
-        return sorted((*row[:6], 0 if row[0] == LISTEN else row[6], row[7]) for row in rows)
+        return sorted((*row[:7], 0 if row[0] == LISTEN else row[7], row[8]) for row in rows)
 
     assert comparable(netlink) == comparable(text)
     assert comparable(text)
-    ours = {row[1] for row in text.inet[0].rows if row[0] == LISTEN}
+    ours = {row[2] for row in text.inet[0].rows if row[0] == LISTEN}
     assert {port: netlink.listeners[port] for port in ours} == {port: text.listeners[port] for port in ours}
 
 

@@ -8,12 +8,25 @@ NoSuchProcessError, NotPermittedError, ZombieError or KernelThreadError.
 from __future__ import annotations
 
 from leakline.facts import Limits, Thread
+from leakline.proc.closely import look_closely
 from leakline.proc.find import find
 from leakline.proc.process import Process, read_stat
 from leakline.proc.snapshot import kinds, snapshot
+from leakline.proc.stacks import python_stacks
 from leakline.proc.threads import read_threads
 
-__all__ = ["command", "count", "find", "kinds", "limits", "snapshot", "started", "threads"]
+__all__ = [
+    "command",
+    "count",
+    "find",
+    "kinds",
+    "limits",
+    "look_closely",
+    "python_stacks",
+    "snapshot",
+    "started",
+    "threads",
+]
 
 
 def count(pid: int, started: int | None = None) -> int:

@@ -37,7 +37,8 @@ def read_inet(tables: Tables, net: str, protocol: str, version: int) -> None:
             tables.users[inode] = int(fields[7])
         if here or inode in tables.wanted:
             unsent, received = (int(queue, 16) for queue in fields[4].split(":"))
-            rows.append((state, local_port, remote_port, local, remote, received, unsent, inode))
+            unanswered = max(int(fields[6], 16), int(fields[8])) if protocol == "tcp" else 0
+            rows.append((state, unanswered, local_port, remote_port, local, remote, received, unsent, inode))
 
 
 def read_unix(tables: Tables, net: str) -> None:

@@ -44,7 +44,7 @@ def snapshot(
     if links.denied:
         unreadable.append(f"{links.denied} of {len(links.numbers)} descriptors: permission denied")
     descriptors = _classify(process, links)
-    after = read_threads(process)
+    after = read_threads(process, closely=threads)
     if not _stood_still(before, after):
         descriptors = [descriptor for descriptor in descriptors if _still_true(process, descriptor)]
     strangers = sum(1 for each in descriptors if each.socket is not None and _is_stranger(each.socket))

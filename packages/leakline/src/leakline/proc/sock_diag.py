@@ -23,7 +23,7 @@ _TIMEOUT_S = 10.0
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port id
 _INET_REQUEST = struct.Struct("=BBBxI48x")  # family, protocol, extensions, states, socket id
-_INET_ROW = struct.Struct("=xBxxHH16s16s12xxxxxIIxxxxI")  # state, ports, hosts, queues, inode
+_INET_ROW = struct.Struct("=xBxBHH16s16s16xIIxxxxI")  # state, unanswered, ports, hosts, queues, inode
 _INET_USER = struct.Struct("=64xI")
 _UNIX_REQUEST = struct.Struct("=BxxxIIIxxxxxxxx")  # family, states, inode, what to show
 _UNIX_ROW = struct.Struct("=xBBxI")  # type, state, inode
@@ -48,12 +48,20 @@ def read_inet(tables: Tables, protocol: str, version: int) -> None:
     for buffer, offset, _ in _dump(_INET_REQUEST.pack(family, number, 0, states)):
         row = unpack(buffer, offset)
         if row[0] == listens:
-            tables.listeners.setdefault(row[1], set()).add((version, row[3]))
-        if row[7] in wanted:
+            tables.listeners.setdefault(row[2], set()).add((version, row[4]))
+        if row[8] in wanted:
             rows.append(row)
-        elif row[1] == port:
+        elif row[2] == port:
             rows.append(row)
-            (tables.users[row[7]],) = _INET_USER.unpack_from(buffer, offset)
+            (tables.users[row[8]],) = _INET_USER.unpack_from(buffer, offset)
+
+
+def time_waits() -> Iterator[tuple[int, int, bytes, int]]:
+    """Local port, remote port, packed remote host and address family of each connection in TIME_WAIT."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for buffer, offset, _ in _dump(_INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << 6)):
+            _, _, local, remote, _, host, *_ = _INET_ROW.unpack_from(buffer, offset)
+            yield socket.ntohs(local), socket.ntohs(remote), host, family
 
 
 def read_unix(tables: Tables) -> None:

@@ -15,10 +15,11 @@ _STATES = (
 UNIX_TYPES = {1: "unix-stream", 2: "unix-dgram", 5: "unix-seqpacket"}
 
 # A TCP, UDP, raw or ping socket:
-# state, local port, remote port, local host, remote host, receive queue, send queue, inode.
+# state, unanswered, local port, remote port, local host, remote host, receive queue, send queue, inode.
+# `unanswered`: retransmissions or probes since the peer last answered (idiag_retrans of whichever timer runs).
 # Ports are in network byte order. Hosts have 16 bytes, of which IPv4 uses the first 4. Queues are in bytes, those of a
 # listener in connections.
-InetRow = tuple[int, int, int, bytes, bytes, int, int, int]
+InetRow = tuple[int, int, int, int, bytes, bytes, int, int, int]
 
 
 class UnixRow(NamedTuple):

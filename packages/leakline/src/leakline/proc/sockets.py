@@ -37,7 +37,7 @@ def read_sockets(process: Process, inodes: set[int]) -> tuple[dict[int, Socket],
     if not inodes:
         return {}, set()
     directory = f"{process.path}/net"
-    if not (_same_namespace(process) and _by_netlink(tables)):
+    if not (same_namespace(process) and _by_netlink(tables)):
         tables = Tables(inodes)
         with process.reading():
             for protocol, version in _INET:
@@ -80,7 +80,8 @@ def _by_netlink(tables: Tables) -> bool:
     return True
 
 
-def _same_namespace(process: Process) -> bool:
+def same_namespace(process: Process) -> bool:
+    """Whether the process is in the network namespace of this one, so that netlink tells about its sockets."""
     try:
         return os.stat(f"{process.path}/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
     except OSError:
@@ -91,7 +92,7 @@ def _add_inet(sockets: dict[int, Socket], table: InetTable, listeners: dict[int,
     protocol, version, ntohs = table.protocol, table.version, net.ntohs
     hosts, services = _Hosts(version), service_names(protocol)
     states = {row[0]: state_name(protocol, row[0]) for row in table.rows}
-    for state, local_port, remote_port, local_host, remote_host, received, unsent, inode in table.rows:
+    for state, unanswered, local_port, remote_port, local_host, remote_host, received, unsent, inode in table.rows:
         role: Role
         if protocol != "tcp":
             role = "connected" if state == ESTABLISHED else "bound"
@@ -113,6 +114,8 @@ def _add_inet(sockets: dict[int, Socket], table: InetTable, listeners: dict[int,
             services.get(remote if role in ("outgoing", "connected") else local),
             received,
             unsent,
+            True,
+            unanswered,
         )
 
 

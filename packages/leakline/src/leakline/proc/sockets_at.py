@@ -122,4 +122,4 @@ def _at_host(socket: Socket, hosts: tuple[str, ...]) -> bool:
 
 def _orphans(table: InetTable) -> Counter[str]:
     """Connections that no descriptor leads to: the kernel ends them by itself."""
-    return Counter(state_name(table.protocol, row[0]) for row in table.rows if not row[7])
+    return Counter(state_name(table.protocol, row[0]) for row in table.rows if not row[8])

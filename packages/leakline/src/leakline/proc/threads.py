@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 from leakline.facts import Thread
 from leakline.proc.process import Process
+from leakline.proc.waits import read_wait
 
 
-def read_threads(process: Process) -> tuple[Thread, ...]:
-    """All threads, lowest tid first. Those that end meanwhile are left out. Raises NoSuchProcessError."""
+def read_threads(process: Process, *, closely: bool = False) -> tuple[Thread, ...]:
+    """All threads, lowest tid first. Those that end meanwhile are left out. Raises NoSuchProcessError.
+
+    `closely`: also the CPU time of each, and what it waits for (about twice as expensive).
+    """
     with process.reading():
         tids = sorted(int(name) for name in os.listdir(f"/proc/{process.pid}/task"))
     found = (_read(f"/proc/{process.pid}/task/{tid}", tid) for tid in tids)
-    return tuple(thread for thread in found if thread is not None)
+    threads = tuple(thread for thread in found if thread is not None)
+    return tuple(_closely(process.pid, thread) for thread in threads) if closely else threads
+
+
+def _closely(pid: int, thread: Thread) -> Thread:
+    wait = read_wait(pid, thread.tid) if thread.state in "SD" else None
+    on_cpu, ready = _times(f"/proc/{pid}/task/{thread.tid}")
+    return msgspec.structs.replace(thread, cpu_seconds=on_cpu, ready_seconds=ready, wait=wait)
+
+
+def _times(path: str) -> tuple[float | None, float | None]:
+    try:
+        with open(f"{path}/schedstat", "rb") as file:  # nanoseconds on a CPU, nanoseconds in the queue for one, …
+            on_cpu, ready = (int(word) / 1e9 for word in file.read().split()[:2])
+    except (OSError, ValueError):
+        return None, None
+    return on_cpu, ready
 
 
 def _read(path: str, tid: int) -> Thread | None:

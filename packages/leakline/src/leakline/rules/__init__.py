@@ -10,7 +10,22 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from leakline.facts import Finding
-from leakline.rules import growing, limit, observing, piling_up, recorded, sockets, sorts, tables, zeromq
+from leakline.rules import (
+    dead_ends,
+    fork,
+    growing,
+    limit,
+    observing,
+    piling_up,
+    recorded,
+    sockets,
+    sorts,
+    spinning,
+    stuck,
+    tables,
+    tcp,
+    zeromq,
+)
 from leakline.rules.observed import Observed
 
 RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
@@ -19,11 +34,20 @@ RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     piling_up.piling_up,
     growing.growth_of_kinds,
     recorded.growing,
+    spinning.accept_spin,
     limit.near,
     limit.exhausted,
     recorded.wrong_closes,
     sockets.close_wait,
     sockets.never_bound,
+    dead_ends.dead_pipes,
+    dead_ends.dead_pidfds,
+    dead_ends.deleted_files,
+    tcp.half_open,
+    stuck.stuck,
+    fork.shared,
+    fork.port_kept,
+    tcp.time_wait,
     tables.not_in_tables,
     growing.undecided,
     observing.ended,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from leakline.facts import PythonHolders, Recorded, Snapshot
+from leakline.facts import Closely, Frame, PythonHolders, Recorded, Snapshot
 from leakline.growth import Growth
 from leakline.rules.standstill import Standstill
 
@@ -20,6 +20,9 @@ class Observed(msgspec.Struct, frozen=True):
     threads: tuple[Standstill, ...] = ()
     ended: bool = False
     recorded: Recorded | None = None  # where a recorder is loaded into the process
+    closely: Closely = Closely()
+    stacks: dict[int, tuple[Frame, ...]] = {}  # Python frames of threads that stand still, innermost first, by tid
+    unread: dict[int, float] = {}  # eventfds that were signalled and that nobody read, with the seconds that it lasted
     python: PythonHolders | None = None  # where the objects of the process could be looked at
 
     @property

@@ -34,7 +34,16 @@ def ruled_out(observed: Observed, but: str = "") -> dict[str, object]:
             found[name] = {"held": all_of[sort], "opened meanwhile": new_of[sort]}
     if but != OUTGOING and all_of[OUTGOING]:
         found["outgoing"] = {**_figures(found["outgoing"]), **_most_remote(observed)}
+    if observed.closely.time_wait is not None:
+        found["TIME_WAIT"] = observed.closely.time_wait.total
+    if observed.closely.relatives is not None:
+        found["also held by a parent, child or sibling"] = _inherited(observed)
     return found
+
+
+def _inherited(observed: Observed) -> int:
+    sockets = {each.number for each in (observed.end.descriptors if observed.end else ()) if each.socket is not None}
+    return len({n for relative in observed.closely.relatives or () for n in relative.shared if n in sockets})
 
 
 def _figures(value: object) -> dict[str, object]:

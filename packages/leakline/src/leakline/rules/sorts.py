@@ -17,6 +17,10 @@ from leakline.rules.observed import Observed
 NEVER_BOUND, CLOSE_WAIT = "socket.never-bound", "tcp.close-wait"
 LISTENERS, ACCEPTED = "socket.listeners-piling-up", "tcp.accepted-piling-up"
 OUTGOING = "tcp.outgoing-piling-up"
+HALF_OPEN = "tcp.half-open"
+DEAD_PIPE, DEAD_PIDFD, DELETED = "pipe.dead-peer", "pidfd.dead-child", "file.deleted"
+MIN_UNANSWERED = 4  # transmissions in a row: 3 s at the least, as each waits twice as long as the one before
+_HAS_A_PEER = ("ESTABLISHED", "CLOSE_WAIT", "FIN_WAIT1", "FIN_WAIT2", "LAST_ACK", "CLOSING")
 THRESHOLD = (
     f"{MIN_SPAN_S:.0f} s and {MIN_RISES} rises at least, upward, {DRAWDOWN_FACTOR:.0f} times what it ever fell, and"
     " going on"
@@ -24,13 +28,15 @@ THRESHOLD = (
 
 
 def sort_of(each: Descriptor) -> str | None:
-    """The sort of one descriptor, None if it has none that would explain anything."""
+    """The sort of a socket, None if it has none that would explain anything."""
     socket = each.socket
     if socket is None:
         return None
     # sendto() gives a UNIX datagram socket no address: one that talks to syslog or statsd all day looks unused.
     if socket.role == "never-bound":
         return NEVER_BOUND if socket.protocol != "unix-dgram" else None
+    if socket.unanswered >= MIN_UNANSWERED and socket.state in _HAS_A_PEER:
+        return HALF_OPEN
     if socket.state == "CLOSE_WAIT":
         return CLOSE_WAIT
     if socket.role == "listener":
@@ -40,12 +46,21 @@ def sort_of(each: Descriptor) -> str | None:
     return {"accepted": ACCEPTED, "outgoing": OUTGOING}.get(socket.role)
 
 
+def sort_in(observed: Observed, each: Descriptor) -> str | None:
+    """The sort of any descriptor of an observed process: also of those for which it had to be looked at closely."""
+    if each.kind == "pipe":
+        return DEAD_PIPE if each.number in observed.closely.dead_pipes else None
+    if each.kind == "pidfd":
+        return DEAD_PIDFD if each.number in observed.closely.dead_pidfds else None
+    return DELETED if each.deleted else sort_of(each)
+
+
 def growing_by(observed: Observed, sort: str) -> dict[str, Trend]:
     """The kinds that leak, and of which most that was opened meanwhile, and stayed, is of that sort."""
     found = {}
     for kind, trend in observed.growth.leaks().items():
         fresh = fresh_of(observed, kind)
-        if 2 * sum(sort_of(each) == sort for each in fresh) > len(fresh):
+        if 2 * sum(sort_in(observed, each) == sort for each in fresh) > len(fresh):
             found[kind] = trend
     return found
 

@@ -1,0 +1,76 @@
+"""How many connections are in TIME_WAIT, and which of them are of one process's listeners and remotes.
+
+They have left the process that closed them: no descriptor, no inode, no owner. Their addresses are all there is.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+
+from leakline.facts import Snapshot, TimeWait
+from leakline.proc import sock_diag
+from leakline.proc.process import Process
+from leakline.proc.sockets import same_namespace
+
+WORTH_A_LOOK = 200  # with fewer in the namespace, whose they are is not asked
+_SHOWN = 5
+
+
+def read_time_wait(process: Process, seen: Snapshot) -> TimeWait | None:
+    """None where the kernel does not tell."""
+    total = _total(process)
+    if total is None:
+        return None
+    if total < WORTH_A_LOOK or not same_namespace(process):
+        return TimeWait(total)
+    listeners = {
+        each.socket.local.port
+        for each in seen.descriptors
+        if each.kind == "tcp" and each.socket and each.socket.role == "listener" and each.socket.local
+    }
+    by_listener, by_remote = Counter[int](), Counter[tuple[int, bytes, int]]()
+    try:
+        for local, remote, host, family in sock_diag.time_waits():
+            if local in listeners:
+                by_listener[local] += 1
+            else:
+                by_remote[family, host, remote] += 1
+    except OSError:
+        return TimeWait(total)
+    return TimeWait(
+        total,
+        {f"port {port}": count for port, count in by_listener.most_common(_SHOWN)},
+        {f"{_name(family, host)}:{port}": count for (family, host, port), count in by_remote.most_common(_SHOWN)},
+        _client_ports(),
+    )
+
+
+def _total(process: Process) -> int | None:
+    try:
+        with open(f"{process.path}/net/sockstat") as file:
+            for line in file:
+                if line.startswith("TCP:"):
+                    words = line.split()
+                    return int(words[words.index("tw") + 1])
+    except (OSError, ValueError):
+        return None
+    return None
+
+
+def _client_ports() -> int:
+    try:
+        with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+            low, high = map(int, file.read().split())
+    except (OSError, ValueError):
+        return 0
+    return high - low + 1
+
+
+def _name(family: int, packed: bytes) -> str:
+    """A packed address as text; an IPv4 one that IPv6 maps, as IPv4."""
+    if family == socket.AF_INET:
+        return socket.inet_ntoa(packed[:4])
+    if packed[:12] == bytes(10) + b"\xff\xff":
+        return socket.inet_ntoa(packed[12:])
+    return f"[{socket.inet_ntop(socket.AF_INET6, packed)}]"

@@ -1,0 +1,159 @@
+"""`threads.stuck`: several threads wait for one lock, or for one descriptor, and none of them moves. Pure.
+
+From outside, a pool of idle workers that wait for work and threads that wait for a lock for ever look alike: both sleep
+in a futex. Three things tell them apart, and one is needed:
+- the futex is a mutex: somebody holds it (a condition variable, on which idle workers wait, is none);
+- the Python stack, where it could be read: an idle worker is inside `queue`, `threading` or `concurrent.futures`;
+- several threads wait for one eventfd of libzmq's, or read from one socket: such a thing has one user.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from leakline.facts import Finding, Frame, Snapshot, Thread, told
+from leakline.rules.grouping import peer_of
+from leakline.rules.observed import Observed
+
+STUCK = "threads.stuck"
+MIN_THREADS = 2
+MIN_SECONDS = 3.0
+_READING = ("read", "recvfrom", "recvmsg", "readv", "poll", "ppoll")
+_IDLE = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/process.py")
+_IDLE_FOLDERS = ("/multiprocessing/", "/asyncio/", "/socketserver.py", "/selectors.py", "/sched.py")
+Group = tuple[str, int]
+
+
+def unmoved(begin: Snapshot | None, end: Snapshot | None) -> list[Thread]:
+    """The threads that slept in one and the same place at both looks, and not once elsewhere between them."""
+    if begin is None or end is None or end.at - begin.at < MIN_SECONDS:
+        return []
+    before = {thread.tid: thread for thread in begin.threads}
+    return [
+        thread
+        for thread in end.threads
+        if thread.wait is not None
+        and (first := before.get(thread.tid)) is not None
+        and (first.wait, first.context_switches) == (thread.wait, thread.context_switches)
+    ]
+
+
+def waiting_together(begin: Snapshot | None, end: Snapshot | None) -> dict[Group, list[Thread]]:
+    """Of those, the ones that wait for the same lock or descriptor, by that; what has one waiter is left out, but for
+    mutexes, of which two threads may hold each other's.
+    """
+    groups: defaultdict[Group, list[Thread]] = defaultdict(list)
+    for thread in unmoved(begin, end):
+        wait = thread.wait
+        if wait is not None and wait.call == "futex":
+            groups["mutex" if wait.mutex else "lock", wait.lock].append(thread)
+        elif wait is not None and wait.call in _READING and len(wait.numbers) == 1:
+            groups["descriptor", wait.numbers[0]].append(thread)
+    mutexes = sum(len(threads) for (sort, _), threads in groups.items() if sort == "mutex")
+    return {
+        group: threads
+        for group, threads in groups.items()
+        if len(threads) >= MIN_THREADS or (group[0] == "mutex" and mutexes >= MIN_THREADS)
+    }
+
+
+def stuck(observed: Observed) -> list[Finding]:
+    """One finding for all threads that wait for something in company, where that is no idling."""
+    groups = {
+        group: threads
+        for group, threads in waiting_together(observed.begin, observed.end).items()
+        if _is_stuck(observed, group, threads)
+    }
+    threads = [thread for each in groups.values() for thread in each]
+    if len(threads) < MIN_THREADS or observed.end is None:
+        return []
+    return [
+        Finding(
+            id=STUCK,
+            severity="warning",
+            title=f"{len(threads)} threads wait for {_what(observed, groups)}, unmoved for {observed.seconds:.0f} s",
+            count=len(threads),
+            per_second=0.0,
+            evidence={
+                "waiting": [_line(observed, group, thread) for group, each in groups.items() for thread in each[:8]],
+                **_owners(observed, groups),
+                **_stacks(observed, threads),
+            },
+            cause="They wait for each other, or for a thread that never comes back: a lock taken twice, two locks taken"
+            " in two orders, a join or a reply that is waited for with the lock held, or one socket that several"
+            " threads use.",
+            remedy="One owner for each lock and socket; never wait for another thread with a lock held; take locks in"
+            " one order; give each wait a deadline (`lock.acquire(timeout=5)`). A ZeroMQ socket belongs to one thread.",
+            harmless="They are idle workers of a pool that waits in an unusual way.",
+            next=f"py-spy dump --native --pid {observed.pid}" if observed.stacks else _gdb(observed.pid),
+            threshold=f"{MIN_THREADS} threads, without one context switch for {MIN_SECONDS:.0f} s; no idle pools",
+            confidence="certain" if all(group[0] == "mutex" for group in groups) else "likely",
+        )
+    ]
+
+
+def _is_stuck(observed: Observed, group: Group, threads: list[Thread]) -> bool:
+    sort, number = group
+    if sort == "mutex":
+        return True
+    if sort == "lock":
+        known = [observed.stacks[thread.tid] for thread in threads if observed.stacks.get(thread.tid)]
+        return len(known) >= MIN_THREADS and not any(_idles(frames) for frames in known)
+    descriptors = {each.number: each for each in (observed.end.descriptors if observed.end else ())}
+    found = descriptors.get(number)
+    if found is None:
+        return False
+    if found.socket is not None:
+        return found.socket.role != "listener"
+    return found.kind == "eventfd" and observed.uses_libzmq
+
+
+def _idles(frames: tuple[Frame, ...]) -> bool:
+    file = frames[0].file
+    return file.endswith(_IDLE) or any(part in file for part in _IDLE_FOLDERS)
+
+
+def _what(observed: Observed, groups: dict[Group, list[Thread]]) -> str:
+    if len(groups) > 1:
+        return f"{len(groups)} locks or descriptors" if any(sort == "descriptor" for sort, _ in groups) else "locks"
+    ((sort, number),) = groups
+    return "one lock" if sort != "descriptor" else f"one descriptor, {_descriptor(observed, number)}"
+
+
+def _descriptor(observed: Observed, number: int) -> str:
+    for each in observed.end.descriptors if observed.end else ():
+        if each.number == number:
+            return f"{number} ({each.kind if each.socket is None else peer_of(each)})"
+    return str(number)
+
+
+def _line(observed: Observed, group: Group, thread: Thread) -> str:
+    sort, number = group
+    frames = observed.stacks.get(thread.tid, ())
+    where = f", in {told(frames[0])}" if frames else ""
+    what = f"descriptor {_descriptor(observed, number)}" if sort == "descriptor" else f"lock {number:#x}"
+    call = thread.wait.call if thread.wait is not None else "?"
+    return f"thread {thread.tid} {thread.name}: {call}, {what}{where}"
+
+
+def _owners(observed: Observed, groups: dict[Group, list[Thread]]) -> dict[str, object]:
+    owners = {thread.wait.owner for each in groups.values() for thread in each if thread.wait and thread.wait.owner}
+    threads = {thread.tid: thread for thread in (observed.end.threads if observed.end else ())}
+    lines = [
+        f"thread {owner} {threads[owner].name}, which sleeps in {threads[owner].wait_channel or 'an unknown place'}"
+        for owner in sorted(owners)
+        if owner in threads
+    ]
+    return {"held by": lines} if lines else {}
+
+
+def _stacks(observed: Observed, threads: list[Thread], shown: int = 3, deep: int = 6) -> dict[str, object]:
+    with_stack = [thread for thread in threads if observed.stacks.get(thread.tid)]
+    return {
+        f"stack of {thread.tid}": [told(frame) for frame in observed.stacks[thread.tid][:deep]]
+        for thread in with_stack[:shown]
+    }
+
+
+def _gdb(pid: int) -> str:
+    return f"gdb -p {pid} -batch -ex 'thread apply all backtrace'"

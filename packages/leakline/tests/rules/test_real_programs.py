@@ -1,0 +1,86 @@
+"""Rules about what only real processes have: relatives, pipes to the dead, stuck threads, a spinning accept(). All
+programs are observed at the same time, until each has shown what it does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leakline.facts import Finding
+from leakline.observe import Observation
+
+PROGRAMS = Path(__file__).with_name("programs.py")
+EXPECTED = {
+    "accepted_not_closed": {"tcp.accepted-piling-up"},
+    "outgoing_not_closed": {"tcp.outgoing-piling-up"},
+    "listeners_not_closed": {"socket.listeners-piling-up"},
+    "connection_shared_with_a_child": {"fork.shared", "fork.port-kept"},
+    "pipes_of_dead_children": {"pipe.dead-peer"},
+    "pidfds_of_dead_children": {"pidfd.dead-child"},
+    "deleted_logs": {"file.deleted"},
+    "stuck_on_a_lock": {"threads.stuck"},
+    "spins_at_the_limit": {"limit.accept-spin", "limit.exhausted"},
+    "workers_that_accept": set(),
+    "idle_pools": set(),
+}
+LEAST_S, MOST_S = 4.0, 40.0
+Found = dict[str, dict[str, Finding]]
+
+
+@pytest.fixture(scope="module")
+def found() -> Iterator[Found]:
+    command = [sys.executable, str(PROGRAMS)]
+    processes = {
+        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name in EXPECTED
+    }
+    for process in processes.values():
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    yield _observed({name: Observation(process.pid) for name, process in processes.items()})
+    for process in processes.values():
+        process.communicate(timeout=20)
+
+
+def _observed(observations: dict[str, Observation]) -> Found:
+    began = time.monotonic()
+    seen: Found = {}
+    looked = LEAST_S
+    while len(seen) < len(observations) and time.monotonic() - began < MOST_S:
+        for observation in observations.values():
+            observation.step()
+        time.sleep(0.03)  # the pace of sampling
+        if time.monotonic() - began < looked:
+            continue
+        looked += 2.0
+        for name, observation in observations.items():
+            findings = {finding.id: finding for finding in observation.report().findings if finding.severity != "note"}
+            if EXPECTED[name] <= findings.keys():
+                seen[name] = findings
+    return seen
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_each_program_has_its_findings_and_no_other(found: Found, name: str) -> None:
+    assert found[name].keys() == EXPECTED[name]
+
+
+def test_findings_say_where_they_look(found: Found) -> None:
+    shared = found["connection_shared_with_a_child"]["fork.shared"]
+    assert shared.confidence == "certain"
+    assert "child " in str(shared.evidence["also held by"])
+    stuck = found["stuck_on_a_lock"]["threads.stuck"]
+    assert "worker_that_needs_it (programs.py:" in str(stuck.evidence["waiting"])
+    accepted = found["accepted_not_closed"]["tcp.accepted-piling-up"]
+    assert "127.0.0.1:" in accepted.title
+    assert accepted.ruled_out["outgoing"] == {"held": 0, "opened meanwhile": 0}
+
+
+def test_all_that_was_not_found_has_been_waited_for(found: Found) -> None:
+    assert found.keys() == EXPECTED.keys()
