@@ -153,6 +153,9 @@ class TimeWait(msgspec.Struct, frozen=True):
     ports: int = 0
 
 
+ASKED_CLOSELY = 4096  # descriptors of one kind: those with the highest numbers, mostly the youngest
+
+
 class Closely(msgspec.Struct, frozen=True):
     """What is read of a process once, at the end of an observation: what lies behind some of its descriptors.
 

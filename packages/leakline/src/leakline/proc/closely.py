@@ -12,7 +12,7 @@ from contextlib import suppress
 import msgspec
 
 from leakline.errors import LeaklineError
-from leakline.facts import Closely, Descriptor, Snapshot
+from leakline.facts import ASKED_CLOSELY, Closely, Descriptor, Snapshot
 from leakline.proc.process import Process, read_stat
 from leakline.proc.relatives import read_relatives
 from leakline.proc.time_wait import read_time_wait
@@ -20,7 +20,6 @@ from leakline.proc.time_wait import read_time_wait
 MIN_PIPES = 8  # with fewer of which one end only is held here, the others' ends are not searched for
 MOST_HELD = 4096  # processes that hold more are not searched, but for relatives
 MOST_SEARCHED = 60_000  # descriptors of other processes
-MOST_ASKED = 256  # descriptors of a kind
 
 
 def look_closely(pid: int, seen: Snapshot, started: int | None = None) -> Closely:
@@ -125,4 +124,4 @@ def _not_held_elsewhere(pid: int, pipes: set[str]) -> tuple[set[str], bool]:
 
 
 def _some(descriptors: Iterable[Descriptor], wanted: Callable[[Descriptor], bool]) -> list[Descriptor]:
-    return [each for each in descriptors if wanted(each)][-MOST_ASKED:]  # the youngest have the highest numbers
+    return [each for each in descriptors if wanted(each)][-ASKED_CLOSELY:]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from leakline.facts import Descriptor
+from leakline.facts import ASKED_CLOSELY, Descriptor
 from leakline.figures import rate_text
 from leakline.growth import DRAWDOWN_FACTOR, MIN_RISES, MIN_SPAN_S, Trend, seconds_to
 from leakline.rules.grouping import new_since
@@ -59,7 +59,7 @@ def growing_by(observed: Observed, sort: str) -> dict[str, Trend]:
     """The kinds that leak, and of which most that was opened meanwhile, and stayed, is of that sort."""
     found = {}
     for kind, trend in observed.growth.leaks().items():
-        fresh = fresh_of(observed, kind)
+        fresh = fresh_of(observed, kind)[-ASKED_CLOSELY:]
         if 2 * sum(sort_in(observed, each) == sort for each in fresh) > len(fresh):
             found[kind] = trend
     return found
