@@ -195,6 +195,10 @@ DRAIN_S: Final = option(
     "answered with `lost`. Short, so that a service ends within a second unless asked for more patience "
     "(`serve --drain-s 30`).",
 )  # fmt: skip
+MAX_WORKERS: Final = option(
+    "prefork", "max_workers", 256, "processes", "M",
+    "The most that `serve --workers` takes: a process each; more than the machine has processors rarely help.",
+)  # fmt: skip
 RESTART_MIN_S: Final = option(
     "prefork", "restart_min_s", 0.1, "s", "M",
     "The first pause before a process that ended too early is started again; each further one doubles, with jitter. "

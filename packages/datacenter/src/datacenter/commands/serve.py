@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 
 import typer
@@ -14,9 +13,7 @@ from datacenter.dispatcher import MAX_THREADS, ServiceOptions
 from datacenter.errors import BrokerUnreachableError
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
-from datacenter.options import DRAIN_S, THREADS
-from datacenter.prefork.serving import MAX_WORKERS, Settings, check_addresses
-from datacenter.prefork.supervisor import Plan, Supervisor
+from datacenter.options import DRAIN_S, MAX_WORKERS, THREADS
 from datacenter.server import Server
 
 
@@ -61,9 +58,9 @@ def serve(
     """
     set_up_logging(verbose)
     if workers:
-        settings = Settings(broker, targets, listen, advertise, insecure, threads, drain_s, verbose)
-        check_addresses(settings)
-        keep_workers(settings, workers)
+        from datacenter.prefork.serving import Settings, keep_workers
+
+        keep_workers(Settings(broker, targets, listen, advertise, insecure, threads, drain_s, verbose), workers)
         return
     services = [load(target) for target in targets]
     options = ServiceOptions(threads=threads, drain_s=drain_s)
@@ -79,30 +76,6 @@ def serve(
             patience_s = 0.0  # asked to end a second time
         finally:
             await server.close(drain_s=patience_s)
-
-    run(main)
-
-
-def keep_workers(settings: Settings, workers: int) -> None:
-    """Keeps `workers` processes that serve, until told to end."""
-    names = ", ".join(target.rpartition(":")[2] for target in settings.targets)
-
-    def ready(endpoints: list[str]) -> None:
-        many = f"{workers} workers" if workers > 1 else "1 worker"
-        print(f"serving {names} with {many} at {','.join(endpoints)}", flush=True)
-
-    plan = Plan(
-        prepare="datacenter.prefork.serving:prepare",
-        worker="datacenter.prefork.serving:main",
-        watcher="datacenter.prefork.watcher:main",
-        arguments=settings,
-        patience_s=settings.drain_s,
-    )
-
-    async def main(stop: asyncio.Event) -> None:
-        supervisor = Supervisor(plan, places=workers, on_ready=ready)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
-        await supervisor.run(stop)
 
     run(main)
 

@@ -9,8 +9,8 @@ import asyncio
 import functools
 import logging
 import os
+import signal
 import socket
-from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,6 +21,7 @@ from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddr
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
+from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
 from datacenter.server import Server
 from datacenter.service import Service
@@ -29,8 +30,6 @@ from datacenter.sockets.addresses import for_bind, for_connect
 log = logging.getLogger("datacenter.service")
 _COUNTS = ("calls", "errors", "refused", "malformed", "dropped_replies")
 _GAUGES = ("in_flight", "outbox")
-
-MAX_WORKERS: Final = 256
 
 _services: list[Service] = []
 
@@ -62,6 +61,34 @@ def check_addresses(settings: Settings) -> None:
                 f"workers may not {verb} {address.text}: other machines can reach it, and no key protects it",
                 "Use 127.0.0.1, or say --insecure where the network is trusted.",
             )
+
+
+def keep_workers(settings: Settings, workers: int) -> None:
+    """Keeps `workers` processes that serve, until told to end: the main thread of the command.
+
+    Raises NotServableError, AddressError, InsecureAddressError.
+    """
+    check_addresses(settings)
+    names = ", ".join(target.rpartition(":")[2] for target in settings.targets)
+
+    def ready(endpoints: list[str]) -> None:
+        many = f"{workers} workers" if workers > 1 else "1 worker"
+        print(f"serving {names} with {many} at {','.join(endpoints)}", flush=True)
+
+    plan = Plan(
+        prepare="datacenter.prefork.serving:prepare",
+        worker="datacenter.prefork.serving:main",
+        watcher="datacenter.prefork.watcher:main",
+        arguments=settings,
+        patience_s=settings.drain_s,
+    )
+
+    async def main(stop: asyncio.Event) -> None:
+        supervisor = Supervisor(plan, places=workers, on_ready=ready)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+        await supervisor.run(stop)
+
+    run(main)
 
 
 def prepare(arguments: Raw) -> None:

@@ -16,6 +16,7 @@ that it is ready, or raises with what it said instead. Every process is ended by
 by the kernel when the launching process dies.
 """
 
+from datacenter.testing.families import Relative, family_of, named, sockets_of
 from datacenter.testing.launcher import Launcher, RunningBroker, RunningService
 from datacenter.testing.ports import free_port
 from datacenter.testing.processes import NotReadyError, Process
@@ -26,8 +27,12 @@ __all__ = [
     "Launcher",
     "NotReadyError",
     "Process",
+    "Relative",
     "RunningBroker",
     "RunningService",
     "ZooKeeperServer",
+    "family_of",
     "free_port",
+    "named",
+    "sockets_of",
 ]
