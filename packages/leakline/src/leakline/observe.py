@@ -33,6 +33,8 @@ CPU_SHARE = 0.05  # reading kinds may take this share of one core
 CLOSELY_SHARE = 0.01  # looking at what lies behind descriptors may take this share of one core
 KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a day one each 9 s
 NEW_THREADS_EVERY_S = 1.0
+EVENTFDS_EVERY_S = 0.5
+EVENTFDS_ASKED = 64
 PEAKS_KEPT_S = 120.0
 SCHEMA = 1
 
@@ -119,6 +121,8 @@ class Observation:
         self._threads_listed = self._kinds_read = -float("inf")
         self._kinds_cost = self._cpu = 0.0
         self._counts = self._begin.counts()
+        self._unread: dict[int, float] = {}
+        self._eventfds_read = -float("inf")
         self._stacks: dict[int, tuple[Frame, ...]] = {}
         self._closely, self._closely_cost, self._closely_at = Closely(), 0.0, -float("inf")
         self._recordings = Recordings(pid, recording)
@@ -135,6 +139,7 @@ class Observation:
         try:
             sample = self._sample()
             self._look_at_threads(sample.at)
+            self._look_at_eventfds(sample.at)
         except (NoSuchProcessError, ZombieError):
             self.ended = True
             return None
@@ -243,6 +248,7 @@ class Observation:
                 recorded=self._recorded,
                 closely=self._closely,
                 stacks=self._stacks,
+                unread={number: self._eventfds_read - since for number, since in self._unread.items()},
             )
         )
 
@@ -277,6 +283,15 @@ class Observation:
                 self._threads[tid].add(now, thread)
             else:
                 self._threads[tid] = StandstillWatch(now, thread)
+
+    def _look_at_eventfds(self, now: float) -> None:
+        """Which of libzmq's sockets have had something to read ever since: a monitor's reader that nobody drains."""
+        if not self._threads or now - self._eventfds_read < EVENTFDS_EVERY_S:
+            return
+        self._eventfds_read = now
+        numbers = [each.number for each in self._end.descriptors if each.kind == "eventfd"][:EVENTFDS_ASKED]
+        signalled = proc.signalled(self.pid, numbers)
+        self._unread = {number: self._unread.get(number, now) for number in signalled}
 
     def _keep(self, sample: Sample) -> None:
         """Add a sample; while the total stands still only the first and the last are kept, so that days fit."""

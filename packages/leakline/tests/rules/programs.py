@@ -189,5 +189,51 @@ def spins_at_the_limit() -> None:
                 continue  # "Too many open files": as many an event loop does
 
 
+def zmq_monitor_unread() -> None:
+    """A monitor that nobody reads, while the socket tries to reach a server that is away."""
+    import zmq
+
+    context = zmq.Context()
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        address = "tcp://{}:{}".format(*gone.getsockname())
+    dealer = context.socket(zmq.DEALER)
+    HELD.append(dealer.get_monitor_socket())
+    dealer.reconnect_ivl = 100
+    dealer.connect(address)
+    until_told()
+    context.destroy(0)
+
+
+def zmq_socket_per_request() -> None:
+    """Asks each time with a socket of its own."""
+    import zmq
+
+    context = zmq.Context()
+    server = context.socket(zmq.REP)
+    address = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
+
+    def action() -> None:
+        with context.socket(zmq.REQ) as request:
+            request.connect(address)
+            request.send(b"")
+            server.send(server.recv())
+            request.recv()
+
+    until_told(action)
+    context.destroy(0)
+
+
+def zmq_idle_pair() -> None:
+    """Connected, and nobody has looked at the socket since: nothing is wrong."""
+    import zmq
+
+    context = zmq.Context()
+    server, client = context.socket(zmq.PULL), context.socket(zmq.PUSH)
+    client.connect(f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}")
+    client.send(b"unread")
+    until_told()
+    context.destroy(0)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]](*sys.argv[2:])

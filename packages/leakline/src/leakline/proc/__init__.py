@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from leakline.facts import Limits, Thread
 from leakline.proc.closely import look_closely
+from leakline.proc.descriptors import signalled
 from leakline.proc.find import find
 from leakline.proc.process import Process, read_stat
 from leakline.proc.snapshot import kinds, snapshot
@@ -23,6 +24,7 @@ __all__ = [
     "limits",
     "look_closely",
     "python_stacks",
+    "signalled",
     "snapshot",
     "started",
     "threads",

@@ -164,3 +164,17 @@ def _flags(name: str, directory: int) -> int | None:
         return None
     finally:
         os.close(file)
+
+
+def signalled(pid: int, numbers: list[int]) -> set[int]:
+    """Which of these eventfds have a count above 0: somebody was told something and has not looked yet."""
+    found = set()
+    for number in numbers:
+        try:
+            with open(f"/proc/{pid}/fdinfo/{number}", "rb") as file:
+                _, _, count = file.read(512).partition(b"eventfd-count:")
+        except OSError:
+            continue
+        if count and int(count.split()[0], 16) > 0:
+            found.add(number)
+    return found

@@ -25,12 +25,15 @@ from leakline.rules import (
     tables,
     tcp,
     zeromq,
+    zeromq_use,
 )
 from leakline.rules.observed import Observed
 
 RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
     zeromq.blocked_threads,
     zeromq.max_sockets,
+    zeromq_use.monitor_unread,
+    zeromq_use.socket_per_request,
     piling_up.piling_up,
     growing.growth_of_kinds,
     recorded.growing,

@@ -20,7 +20,10 @@ _NAME_LENGTH = 15  # the kernel cuts names here (TASK_COMM_LEN)
 
 
 class Standstill(msgspec.Struct, frozen=True):
-    """One thread over an observation: `seconds` is how long, until the last sample, it slept outside epoll unmoved."""
+    """One thread over an observation: `seconds` is how long, until the last sample, it slept outside epoll unmoved.
+
+    `wakes`: how often it woke in `watched` seconds (its voluntary context switches), seen in `moved` of the samples.
+    """
 
     tid: int
     name: str
@@ -29,6 +32,13 @@ class Standstill(msgspec.Struct, frozen=True):
     wait_channel: str | None
     context_switches: int | None
     samples: int
+    wakes: int = 0
+    watched: float = 0.0
+    moved: int = 0
+
+    @property
+    def wakes_per_second(self) -> float:
+        return self.wakes / self.watched if self.watched > 0 else 0.0
 
 
 def role_of(name: str) -> ThreadRole | None:
@@ -62,9 +72,10 @@ class StandstillWatch:
 
     def __init__(self, at: float, thread: Thread) -> None:
         self._since: float | None = at if is_blocked(thread) else None
-        self._at = at
-        self._thread = thread
+        self._at = self._began = at
+        self._first = self._thread = thread
         self._samples = 1
+        self._moved = 0
 
     @property
     def name(self) -> str:
@@ -78,6 +89,7 @@ class StandstillWatch:
             self._since = None
         elif moved or self._since is None:
             self._since = at
+        self._moved += moved
         self._at, self._thread, self._samples = at, thread, self._samples + 1
 
     def seen(self, role: ThreadRole) -> Standstill:
@@ -90,4 +102,7 @@ class StandstillWatch:
             wait_channel=self._thread.wait_channel,
             context_switches=self._thread.context_switches,
             samples=self._samples,
+            wakes=(self._thread.context_switches or 0) - (self._first.context_switches or 0),
+            watched=self._at - self._began,
+            moved=self._moved,
         )

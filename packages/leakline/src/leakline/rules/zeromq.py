@@ -84,7 +84,7 @@ def _blocked(observed: Observed, identity: str, threads: list[Standstill]) -> Fi
         f" {rate_text(per_second)}",
         count=observed.counts.get("eventfd", 0),
         per_second=per_second,
-        evidence={**_evidence(threads), **_forecast(observed, trend)},
+        evidence={**_evidence(threads), **_closed(observed), **_forecast(observed, trend)},
         cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
         remedy=_IO_REMEDY if identity == IO_BLOCKED else _REAPER_REMEDY,
         next=f"leakline watch {observed.pid}",
@@ -135,6 +135,12 @@ def _evidence(threads: list[Standstill]) -> dict[str, object]:
             for thread in threads
         ],
     }
+
+
+def _closed(observed: Observed) -> dict[str, object]:
+    """How often the reaper woke: while the I/O thread is blocked, once for each socket that is closed."""
+    wakes = sum(thread.wakes_per_second for thread in observed.threads if thread.role == "reaper")
+    return {"sockets closed per second": round(wakes, 1)} if wakes >= 1 else {}
 
 
 def _forecast(observed: Observed, trend: Trend) -> dict[str, object]:
