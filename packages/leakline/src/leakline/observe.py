@@ -16,7 +16,7 @@ import msgspec
 
 from leakline import proc
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
-from leakline.facts import Closely, Finding, Frame, Limits, Recorded, Sample, Verdict
+from leakline.facts import Closely, Finding, Frame, Limits, PythonHolders, Recorded, Sample, Verdict
 from leakline.growth import TOTAL, Growth, judge
 from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
@@ -121,6 +121,7 @@ class Observation:
         self._threads_listed = self._kinds_read = -float("inf")
         self._kinds_cost = self._cpu = 0.0
         self._counts = self._begin.counts()
+        self._python: PythonHolders | None = None
         self._unread: dict[int, float] = {}
         self._eventfds_read = -float("inf")
         self._stacks: dict[int, tuple[Frame, ...]] = {}
@@ -191,6 +192,10 @@ class Observation:
         finally:
             self._cpu += time.thread_time() - began
 
+    def tell_python(self, holders: PythonHolders) -> None:
+        """What was seen of the process's objects from inside: reports from now on name what keeps its descriptors."""
+        self._python = holders
+
     def _look_closely(self) -> None:
         """At relatives, pipes, pidfds, TIME_WAIT; so seldom that it costs `CLOSELY_SHARE` of a core at the most."""
         now = time.monotonic()
@@ -248,6 +253,7 @@ class Observation:
                 recorded=self._recorded,
                 closely=self._closely,
                 stacks=self._stacks,
+                python=self._python,
                 unread={number: self._eventfds_read - since for number, since in self._unread.items()},
             )
         )
