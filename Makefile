@@ -170,3 +170,7 @@ hold-holders: $(STAMP) ## `leakline holders` on a machine with 20 000 descriptor
 .PHONY: hold-page
 hold-page: $(STAMP) native ## the HTML report in Chromium: light, dark, phone, paper: loads nothing, fits, readable, zooms (1 min; installs chromium)
 	@$(BIN)/python packages/leakline/tests/reports/hold_page.py
+
+.PHONY: hold-healthy
+hold-healthy: $(STAMP) native ## 27 healthy programs under load for 60 s each, no false alarm: databases, web servers, brokers, VMs, a browser (8 min; installs them)
+	@$(BIN)/python packages/leakline/tests/hold/healthy.py
