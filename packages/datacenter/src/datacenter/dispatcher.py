@@ -16,7 +16,7 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Coroutine, Mapping, Set
+from collections.abc import Callable, Coroutine, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -77,9 +77,16 @@ class Dispatcher:
     """Runs the calls of one server. `in_flight`: how many run or wait for a thread; `idle` is set while none does.
 
     draining: the names of services that end, as their server says it: their new calls are told to go elsewhere.
+    lease_left_s(name): how long a service's instance is certainly registered; asked for those that are `leased`.
     """
 
-    def __init__(self, services: Mapping[str, Service], options: ServiceOptions, draining: Set[str]) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, Service],
+        options: ServiceOptions,
+        draining: Set[str],
+        lease_left_s: Callable[[str], float],
+    ) -> None:
         self.in_flight = 0
         self.idle = asyncio.Event()
         self.idle.set()
@@ -87,6 +94,8 @@ class Dispatcher:
         self._options = options
         self._max_bytes = options.max_message_bytes
         self._draining = draining
+        self._lease_left_s = lease_left_s
+        self._leased = {service.name for service in services.values() if service.leased}
         self._methods = {
             (service.name, method.name): method for service in services.values() for method in service.methods.values()
         }
@@ -156,6 +165,11 @@ class Dispatcher:
                 routing_id, call.id, MovedError(f"{call.service} ends at {self._endpoint}", "Try another one.")
             )
             return
+        if call.service in self._leased and not self._lease_left_s(call.service):
+            self._counts["refused"] += 1
+            text = f"{call.service} at {self._endpoint} is not certain that it is registered"
+            self._refuse(routing_id, call.id, MovedError(text, "Try another one, or later."))
+            return
         method = self._methods.get((call.service, call.method))
         if method is None:
             self._refuse(routing_id, call.id, self._no_such_method(call))
@@ -193,7 +207,7 @@ class Dispatcher:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise  # asked for by code in the main thread: it ends the process
         else:
-            self._succeeded(routing_id, call.id, method, result)
+            self._succeeded(routing_id, call, method, result)
         finally:
             self._tasks.pop(task, None)
 
@@ -211,11 +225,16 @@ class Dispatcher:
             if isinstance(outcome, _Raised):
                 self._failed(routing_id, call.id, method, outcome.error)
             else:
-                self._succeeded(routing_id, call.id, method, outcome)
+                self._succeeded(routing_id, call, method, outcome)
         finally:
             self._tasks.pop(task, None)
 
-    def _succeeded(self, routing_id: bytes, number: int, method: Method, result: Any) -> None:
+    def _succeeded(self, routing_id: bytes, call: wire.Call, method: Method, result: Any) -> None:
+        number = call.id
+        if call.service in self._leased and not self._lease_left_s(call.service):
+            text = f"the lease of {call.service} ended while {method.name} ran"
+            self._failed(routing_id, number, method, _LeaseEndedError(text, "It was executed; see what it did."))
+            return
         try:
             frame = wire.encode(wire.OutgoingResult(number, result))
         except Exception as error:
@@ -235,7 +254,7 @@ class Dispatcher:
 
     def _failed(self, routing_id: bytes, number: int, method: Method, error: BaseException) -> None:
         self._counts["errors"] += 1
-        if isinstance(error, _NotBegunError):
+        if isinstance(error, (_NotBegunError, _LeaseEndedError)):
             wire_error: DatacenterError = error
         elif isinstance(error, asyncio.CancelledError):
             wire_error = LostError(f"the service ended while {method.name} was running", "It was cancelled.")
@@ -269,6 +288,10 @@ class Dispatcher:
 
 class _NotBegunError(DeadlineError):
     """The call's deadline passed while it waited for a thread."""
+
+
+class _LeaseEndedError(LostError):
+    """The service is `leased`, and its lease ended before the answer."""
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,11 @@ GOODBYE_LINGER_MS: Final = option(
     "session", "goodbye_linger_ms", 200, "ms", "H",
     "How long a closed control or service socket tries to deliver its last messages: goodbyes and last answers.",
 )  # fmt: skip
+NEXT_BROKER_S: Final = option(
+    "session", "next_broker_s", 1.0, "s", "M",
+    "Of several brokers the next one is tried when one took no connection for so long. A machine that is off or cut "
+    "away refuses nothing: it is silent.",
+)  # fmt: skip
 RECONNECT_MIN_MS: Final = option(
     "session", "reconnect_min_ms", 100, "ms", "A",
     "The first pause before a session or a client's connection is tried again; each further one doubles, with jitter.",

@@ -33,7 +33,7 @@ from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.reactor import Reactor
 from datacenter.session import Session, SessionOptions
 from datacenter.sockets import descriptor_limit, fork
-from datacenter.sockets.addresses import for_connect
+from datacenter.sockets.addresses import each_for_connect
 from datacenter.sockets.context import SocketContext
 from datacenter.sockets.ledger import Ledger
 from datacenter.sockets.threads import InternalLock
@@ -90,13 +90,14 @@ class Runtime:
         _runtimes[id(self)] = self
 
     def session(self, address: str, options: SessionOptions | None = None) -> Session:
-        """The process's session with this broker; made at the first call, with that call's options.
+        """The process's session with this broker, or with one of several (tcp://…,tcp://…); made at the first call,
+        with that call's options.
 
         Give it back by `release_session`. May block in name resolution. Raises AddressError, InsecureAddressError,
         DescriptorLimitError, ForkedError.
         """
         self.check_process()
-        address = for_connect(address).text  # a name is resolved here, in the caller's thread, before any lock
+        address = each_for_connect(address)  # a name is resolved here, in the caller's thread, before any lock
         with _lock:
             session, users = self._sessions.get(address, (None, 0))
             if session is None:

@@ -106,7 +106,7 @@ class Server:
         self._alone = asyncio.Event()  # no client is connected
         self._alone.set()
         self._instances: dict[str, Instance] = {}
-        self._calls = Dispatcher(self.services, self.options, self._draining)
+        self._calls = Dispatcher(self.services, self.options, self._draining, self.lease_left_s)
 
     async def __aenter__(self) -> Server:
         self.start()
@@ -154,6 +154,14 @@ class Server:
         self._runtime.check_process()
         for future in self._registering:
             await asyncio.shield(asyncio.wrap_future(future))
+
+    def lease_left_s(self, name: str) -> float:
+        """For how many seconds the instance of this service is certainly in the registry; 0 while nothing is certain.
+
+        Looked at after a pause of the process (SIGSTOP, a machine that slept) it is 0 before anything else is known.
+        """
+        instance = self._instances.get(name)
+        return 0.0 if instance is None else self._session.lease_left_s(instance.id)
 
     async def drained(self) -> None:
         """Waits until all services were drained by `datacenter drain` (`Session.drain`), and the server has closed."""

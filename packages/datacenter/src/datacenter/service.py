@@ -27,10 +27,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Service:
     """A name and its methods. Made at import time; holds no socket, so it may be forked, pickled by name, served
     twice.
+
+    leased: for what must not be done by an instance that others believe dead. Calls are executed only while its lease
+    is certain (`Server.lease_left_s`): one that comes when it is not is refused unexecuted (`moved`), and one that ends
+    when it is not any more is answered `lost`. Without it an instance serves on while the broker is away.
     """
 
-    def __init__(self, name: str, *, metadata: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, *, metadata: dict[str, str] | None = None, leased: bool = False) -> None:
         self.name = wire.check_name("service", name)
+        self.leased = leased
         self.metadata = dict(metadata or {})
         for key, value in self.metadata.items():
             if not isinstance(key, str) or not isinstance(value, str):

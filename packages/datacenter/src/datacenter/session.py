@@ -20,6 +20,7 @@ import contextlib
 import copy
 import logging
 import os
+import random
 import socket
 import sys
 import time
@@ -28,7 +29,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import zmq
 
-from datacenter import options, wire
+from datacenter import clock, options, wire
 from datacenter.backoff import Backoff
 from datacenter.errors import (
     CATALOGUE,
@@ -60,11 +61,18 @@ SessionState = Literal["connecting", "connected", "lost", "closed"]
 
 
 class Session:
-    """See the module. Made and shared by the runtime: one for each broker that the process talks to."""
+    """See the module. Made and shared by the runtime: one for each broker that the process talks to.
+
+    address: the broker's, or those of several that share a registry, with commas between: one of them is used, and the
+    next one when it does not answer, ends, or has lost its registry.
+    """
 
     def __init__(self, address: str, context: SocketContext, reactor: Reactor, options: SessionOptions) -> None:
         self.address = address
-        self.numeric_address = address  # with the host's number, once a socket was made
+        self._addresses = address.split(",")
+        self._turn = random.randrange(len(self._addresses))  # processes spread over the brokers
+        self.numeric_address = self._addresses[self._turn]  # of the broker that is spoken to, or tried
+        self._lease_until = float("-inf")
         self.state: SessionState = "connecting"
         self.options = options
         self._context = context
@@ -209,6 +217,16 @@ class Session:
 
         return remove
 
+    def lease_left_s(self, instance_id: str) -> float:
+        """For how many seconds this instance is certainly in the registry, counted from the moment at which the latest
+        heartbeat that the broker has answered was sent; 0 while nothing is certain. After a pause of this process it is
+        0 before anything else is heard. Any thread.
+        """
+        registration = self._registrations.get(instance_id)
+        if registration is None or registration.epoch is None:
+            return 0.0
+        return max(0.0, self._lease_until - clock.now())
+
     def close(self, deadline_s: float) -> None:
         """Says goodbye and closes the connection. Idempotent; bounded by `deadline_s`."""
         if self.state == "closed" and self._connection is None:
@@ -266,7 +284,9 @@ class Session:
             reconnect_max_ms=self.options.reconnect_max_ms,
         )
         try:
-            self.numeric_address = owned.connect(self.address, insecure=self.options.insecure)
+            self.numeric_address = owned.connect(
+                self._addresses[self._turn % len(self._addresses)], insecure=self.options.insecure
+            )
         except BaseException:
             owned.close()
             raise
@@ -296,6 +316,8 @@ class Session:
         if connection is None:
             return
         connection.stream.close()
+        self._turn += 1
+        self._lease_until = float("-inf")
         if self.state == "connected":
             self._set_state("lost", reason)
         if self.state != "closed":
@@ -395,12 +417,22 @@ class Session:
             missed = welcome.missed_heartbeats if welcome is not None else self.options.missed_heartbeats
             if connection.hello_sent and now - connection.last_received > heartbeat_s * missed:
                 self._drop(f"nothing heard for {missed} heartbeats")
-            elif welcome is not None and now - connection.last_sent >= heartbeat_s * 0.9:
-                self._send(wire.Heartbeat())
+            elif not connection.hello_sent and self._is_silent(connection, now):
+                self._drop(f"{self.numeric_address} took no connection")
+            elif welcome is not None and now - connection.last_beat >= heartbeat_s * 0.9:
+                self._send_heartbeat(connection, now)
                 self._register_again(only_unconfirmed=True)
         for number in [number for number, request in self._requests.items() if request.deadline <= now]:
             fail(self._requests.pop(number).future, self.why_not(self.options.request_s))
         return heartbeat_s
+
+    def _is_silent(self, connection: Connection, now: float) -> bool:
+        return len(self._addresses) > 1 and now - connection.opened > options.NEXT_BROKER_S
+
+    def _send_heartbeat(self, connection: Connection, now: float) -> None:
+        """Also where much else is said: its answer tells how long the leases hold."""
+        connection.beat(now, clock.now())
+        self._send(wire.Heartbeat(connection.beats))
 
     # --- in the reactor: messages
 
@@ -445,6 +477,7 @@ class Session:
             return
         assert self._connection is not None
         self._connection.welcome = self.limits = message
+        self._watches.registry = message.registry
         self._problem = None
         self._backoff.reset()
         for request in self._requests.values():
@@ -544,8 +577,11 @@ class Session:
     def _shutdown(self, _message: wire.Shutdown) -> None:
         self._drop("the broker ended in order")
 
-    def _heartbeat(self, _message: wire.BrokerHeartbeat) -> None:
-        pass
+    def _heartbeat(self, message: wire.BrokerHeartbeat) -> None:
+        connection = self._connection
+        sent = connection.sent.get(message.number) if connection is not None else None
+        if sent is not None:
+            self._lease_until = max(self._lease_until, sent + message.holds_s)
 
     # --- in the reactor: names
 

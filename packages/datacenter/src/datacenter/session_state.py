@@ -6,12 +6,15 @@ import concurrent.futures
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from datacenter import options, wire
 from datacenter.checks import DAY_S, FLAG, check, check_reconnect, seconds, whole
 from datacenter.sockets.loop import LoopSocket
 from datacenter.wire import Instance, ServiceType
+
+#: heartbeats whose answers may still come: more are missed only by a connection that is given up
+KEPT_BEATS: Final = 16
 
 
 @dataclass
@@ -64,5 +67,17 @@ class Connection:
         self.hello_sent = False
         #: what found no room, in order. Its bound: a broker that does not read is soon silent, and the connection ends
         self.unsent: deque[wire.ToBroker] = deque()
+        self.opened = now
         self.last_sent = now
         self.last_received = now
+        self.last_beat = float("-inf")
+        self.beats = 0  # heartbeats, which are numbered from 1
+        #: number -> when it was sent, on the clock of leases; of the latest ones
+        self.sent: dict[int, float] = {}
+
+    def beat(self, now: float, sent: float) -> None:
+        """The next heartbeat is sent."""
+        self.last_beat = now
+        self.beats += 1
+        self.sent[self.beats] = sent
+        self.sent.pop(self.beats - KEPT_BEATS, None)

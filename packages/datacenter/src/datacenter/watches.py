@@ -28,6 +28,12 @@ class Watch:
     resolution: Resolution | None = None
     relay: bool = False  # the broker is asked for a relay of the name
     listeners: list[Listener] = field(default_factory=list)
+    registry: str = ""  # which one said so
+
+    def is_newer(self, registry: str, resolution: Resolution) -> bool:
+        """Whether what is known is of the same shared registry, and newer than `resolution`."""
+        known = self.resolution
+        return bool(registry) and registry == self.registry and known is not None and resolution.version < known.version
 
 
 class Watches:
@@ -43,6 +49,8 @@ class Watches:
         self._ask = ask
         self._tell_broker = unwatch
         self._watches: dict[tuple[str, ServiceType], Watch] = {}
+        #: which registry several brokers share: of one, what is older than what is known is ignored. "": not shared
+        self.registry = ""
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -92,7 +100,9 @@ class Watches:
                 continue
             if resolution.state == "settling" and watch.resolution is not None and watch.resolution.instances:
                 continue  # the broker has just started; what we know is better than what it does not know yet
-            watch.resolution = resolution
+            if registered and watch.is_newer(self.registry, resolution):
+                continue  # this broker is a little behind the one before; it tells again once it knows
+            watch.resolution, watch.registry = resolution, self.registry
             self.tell(key, resolution)
 
     def tell(self, key: tuple[str, ServiceType], news: Resolution | DatacenterError) -> None:

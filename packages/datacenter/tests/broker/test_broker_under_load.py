@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, wire
+from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, clock, wire
 from datacenter.broker.sessions import Sessions
 from datacenter.client import StateEvent
 from datacenter.errors import BadOptionError, DatacenterError, WrongTypeError
@@ -41,8 +41,8 @@ async def test_a_name_that_is_of_another_type_since_the_broker_restarted_costs_n
         await until(lambda: client.statistics()["session"]["state"] == "lost", "the session notices")
         async with Broker(first.endpoint, options=FAST) as second:
             registry = second.sessions.registry
-            registry.register(time.monotonic(), "somebody", "echo", "topic", Instance("t", "tcp://127.0.0.1:9"))
-            registry.renew(time.monotonic() + 1000, ["t"])
+            registry.register(clock.now(), "somebody", "echo", "topic", Instance("t", "tcp://127.0.0.1:9"))
+            registry.renew(clock.now() + 1000, ["t"])
             with pytest.raises(WrongTypeError, match="registered as topic"):
                 await waiting
             with pytest.raises(WrongTypeError, match="registered as topic"):
@@ -69,14 +69,14 @@ async def test_a_session_that_missed_a_change_introduces_itself_again_and_is_up_
                 # await: nothing is received, and no silence is noticed, meanwhile.
                 for turn in range(10_000):
                     instance = Instance("i", "tcp://127.0.0.1:9", metadata={"turn": str(turn), "news": "x" * 20_000})
-                    _, changes = registry.register(time.monotonic(), "somebody", "news", "rpc", instance)
+                    _, changes = registry.register(clock.now(), "somebody", "news", "rpc", instance)
                     broker._send(broker.sessions.tell(changes))
                     if broker.statistics()["undeliverable"]:
                         break
                 # Forgotten with what it watches, and nothing more is tried.
                 assert broker.statistics()["undeliverable"] == 1
                 assert (broker.statistics()["sessions"], broker.statistics()["watchers"]) == (0, 0)
-                registry.renew(time.monotonic() + 1000, ["i"])
+                registry.renew(clock.now() + 1000, ["i"])
                 way.go_on()
                 latest = registry.resolve("news", "rpc").version
                 await until(lambda: told and getattr(told[-1], "version", 0) == latest, "it knows the latest")
@@ -117,7 +117,7 @@ async def test_a_session_that_is_told_of_thousands_at_once_is_not_forgotten(unti
         try:
             for turn in range(8000):
                 instance = Instance("i", "tcp://127.0.0.1:9", metadata={"turn": str(turn), "news": "x" * 4000})
-                _, changes = broker.sessions.registry.register(time.monotonic(), "x", "news", "rpc", instance)
+                _, changes = broker.sessions.registry.register(clock.now(), "x", "news", "rpc", instance)
                 broker._send(broker.sessions.tell(changes))
         finally:
             gate.set()

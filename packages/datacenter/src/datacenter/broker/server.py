@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import zmq
 
-from datacenter import options, runtime, wire
+from datacenter import clock, options, runtime, wire
 from datacenter.broker.relay import RelayOptions
 from datacenter.broker.relay_manager import RelayManager, RelayManagerOptions
 from datacenter.broker.relays import Relays
@@ -175,7 +175,7 @@ class Broker:
             return Registry(
                 lease_s=limits.lease_s,
                 grace_s=limits.lease_s * limits.grace_leases,
-                started_at=time.monotonic(),
+                started_at=clock.now(),
                 first_epoch=time.time_ns() // 1000,
                 limits=bounds,
             )
@@ -192,7 +192,7 @@ class Broker:
         return shared
 
     def _registry_news(self, changes: list[Change]) -> None:
-        self._send(self.sessions.news(time.monotonic(), changes))
+        self._send(self.sessions.news(clock.now(), changes))
         self._rearm()
 
     def _registry_drain(self, node: str) -> None:
@@ -278,7 +278,7 @@ class Broker:
             self._counts["malformed"] += 1
             log.debug("a frame of %d bytes was refused: %s", len(frame), error)
             return
-        self._send(self.sessions.received(time.monotonic(), who, message))
+        self._send(self.sessions.received(clock.now(), who, message))
         self._rearm()
 
     def _send(self, answers: Answers) -> None:
@@ -300,13 +300,13 @@ class Broker:
             self._zookeeper.carry_out(registry.orders())
 
     def _tick(self) -> None:
-        self._send(self.sessions.tick(time.monotonic()))
+        self._send(self.sessions.tick(clock.now()))
         self._timer = None
         self._rearm()
 
     def _rearm(self) -> None:
         """The next tick: soon for the heartbeats, and exactly when the next lease ends."""
-        now = time.monotonic()
+        now = clock.now()
         deadline = self.sessions.registry.next_deadline()
         wait_s = TICK_S if deadline is None else max(0.0, min(TICK_S, deadline - now))
         at = self._loop.time() + wait_s

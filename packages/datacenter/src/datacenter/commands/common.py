@@ -14,7 +14,7 @@ BROKER_OPTION = typer.Option(
     "-b",
     envvar="DATACENTER_BROKER",
     metavar="tcp://HOST:PORT",
-    help="The broker's address.",
+    help="The broker's address, or those of several that share a registry: tcp://A:7700,tcp://B:7700.",
 )
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Go beyond loopback although nothing protects what is said there."

@@ -21,14 +21,13 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, cast
 
 import msgspec
 
-from datacenter import options, runtime
+from datacenter import clock, options, runtime
 from datacenter.errors import DatacenterError
 from datacenter.registry.location import ZooKeeperLocation
 from datacenter.registry.shared import Check, Forget, ForwardDrain, Node, Order, Publish, SharedRegistry, Withdraw
@@ -230,7 +229,7 @@ class ZooKeeperRegistry:
     async def _confirm(self, confirmed: asyncio.Event) -> None:
         with contextlib.suppress(*_lost()):
             while True:
-                sent = time.monotonic()
+                sent = clock.now()
                 await self._ask(self._zk.sync_async, self.location.path)
                 self._registry.confirmed(sent + self._zk.granted_s * (1 - options.ZOOKEEPER_MARGIN))
                 confirmed.set()

@@ -45,6 +45,15 @@ def for_connect(text: str, *, resolve: bool = True) -> Address:
     return _parse(text, binding=False, resolve=resolve)
 
 
+def each_for_connect(text: str) -> str:
+    """Check several addresses of the same thing, with commas between; returns them as libzmq is given them. Errors as
+    for_connect, and it may block as long.
+    """
+    if not isinstance(text, str) or "," not in text:
+        return for_connect(text).text
+    return ",".join(dict.fromkeys(for_connect(part.strip()).text for part in text.split(",")))
+
+
 def check_told(text: str) -> None:
     """Check an address that other processes are told: they must be able to connect to it as it stands, without asking a
     name server. Pure. Raises AddressError.
