@@ -106,6 +106,7 @@ class Server:
         self._alone = asyncio.Event()  # no client is connected
         self._alone.set()
         self._instances: dict[str, Instance] = {}
+        self._own_session: Session | None = None
         self._calls = Dispatcher(self.services, self.options, self._draining, self.lease_left_s)
 
     async def __aenter__(self) -> Server:
@@ -124,11 +125,16 @@ class Server:
         """Binds and begins to register. Calls may arrive from now on. Once only: ClosedError afterwards."""
         if self._started:
             raise ClosedError(f"{self!r} was started before", "Make a new Server.")
+        leased = [service.name for service in self.services.values() if service.leased]
+        if leased and self._registrar is not None:
+            raise NotServableError(
+                f"{leased[0]} is leased, and a worker cannot know how long its lease holds",
+                "Serve it by processes with sessions of their own: without --workers.",
+            )
         self._loop = asyncio.get_running_loop()
         self._runtime = runtime.acquire()
         try:
             self._advertise = self._advertise and checked_advertise(self._advertise)
-            self._own_session: Session | None = None
             if self._registrar is None:
                 self._own_session = self._runtime.session(self._broker, SessionOptions(insecure=self._insecure))
             session = self._registrar or self._own_session
@@ -156,12 +162,14 @@ class Server:
             await asyncio.shield(asyncio.wrap_future(future))
 
     def lease_left_s(self, name: str) -> float:
-        """For how many seconds the instance of this service is certainly in the registry; 0 while nothing is certain.
+        """For how many seconds the instance of this service is certainly in the registry; 0 while nothing is certain,
+        and for a worker, whose supervisor has the session.
 
         Looked at after a pause of the process (SIGSTOP, a machine that slept) it is 0 before anything else is known.
         """
         instance = self._instances.get(name)
-        return 0.0 if instance is None else self._session.lease_left_s(instance.id)
+        session = self._own_session
+        return 0.0 if instance is None or session is None else session.lease_left_s(instance.id)
 
     async def drained(self) -> None:
         """Waits until all services were drained by `datacenter drain` (`Session.drain`), and the server has closed."""
