@@ -174,3 +174,7 @@ hold-page: $(STAMP) native ## the HTML report in Chromium: light, dark, phone, p
 .PHONY: hold-healthy
 hold-healthy: $(STAMP) native ## 27 healthy programs under load for 60 s each, no false alarm: databases, web servers, brokers, VMs, a browser (8 min; installs them)
 	@$(BIN)/python packages/leakline/tests/hold/healthy.py
+
+.PHONY: hold-cost
+hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (at most 2 % of a core), and the process (nothing) (3 min)
+	@$(BIN)/python -m bench.observing
