@@ -1,9 +1,10 @@
 """What `leakline PID` costs, without a recorder: itself, and the process that it looks at.
 
-`python -m bench.observing` prints leakline's share of one core for a process of 10 000 descriptors, idle, busy in bursts
-and busy all the time; and what a busy process achieves per second of its own processor time while it is observed, beside
-while it is not: in one run, in turns of a second, leakline being stopped (SIGSTOP) in every other. Exits 1 beyond 2 % of a
-core, or if the process achieves less by more than its unobserved turns differ among themselves.
+`python -m bench.observing` prints leakline's share of one core for a process of 10 000 descriptors, idle, busy in
+bursts and busy all the time; and what a busy process achieves per second of its own processor time while it is
+observed, beside while it is not: in one run, in turns of a second, leakline being stopped (SIGSTOP) in every other.
+Exits 1 beyond 2 % of a core, or if the process achieves less by more than its unobserved turns differ among
+themselves.
 `python -m bench.observing target idle|paced|busy FILE` is the process.
 """
 
