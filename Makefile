@@ -108,6 +108,10 @@ hold-kills: $(STAMP) native ## 500 kill -9 of instance, broker or both under loa
 hold-rolling: $(STAMP) native ## rolling restarts of 3 instances under full load through both routes: no failed call, no lost call (2 min)
 	@$(BIN)/python $(HOLD)/rolling.py
 
+.PHONY: hold-prefork
+hold-prefork: $(STAMP) native ## 100 kill -9 of each worker, watcher and fork server under load: the service goes on, no worker ever has the registry's connection, nothing grows (8 min)
+	@$(BIN)/python $(HOLD)/prefork_kills.py
+
 .PHONY: hold-relays
 hold-relays: $(STAMP) native ## 16 threads make and end relays of 50 names under traffic: no deadlock, no reply lost, nothing left (5 min)
 	@$(BIN)/python -W error packages/datacenter/tests/broker/hold_relays.py 300
