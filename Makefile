@@ -112,6 +112,10 @@ hold-rolling: $(STAMP) native ## rolling restarts of 3 instances under full load
 hold-prefork: $(STAMP) native ## 100 kill -9 of each worker, watcher and fork server under load: the service goes on, no worker ever has the registry's connection, nothing grows (8 min)
 	@$(BIN)/python $(HOLD)/prefork_kills.py
 
+.PHONY: bench-prefork
+bench-prefork: $(STAMP) ## two workers beside one, on two processors, calls that compute: at least 1.7 times (1 min)
+	@$(BIN)/python -m bench.prefork
+
 .PHONY: hold-relays
 hold-relays: $(STAMP) native ## 16 threads make and end relays of 50 names under traffic: no deadlock, no reply lost, nothing left (5 min)
 	@$(BIN)/python -W error packages/datacenter/tests/broker/hold_relays.py 300

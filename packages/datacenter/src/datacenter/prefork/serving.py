@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -21,6 +22,7 @@ from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddr
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
+from datacenter.prefork.fork_server import process_name
 from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
 from datacenter.server import Server
@@ -137,6 +139,7 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
         server = Server(
             _services,
             registrar=worker.registrar,
+            family=functools.partial(_family, process, worker),
             listen=settings.listen,
             advertise=settings.advertise,
             insecure=settings.insecure,
@@ -170,6 +173,12 @@ async def _until_over(server: Server, stop: asyncio.Event, worker: Worker) -> No
             waiting.cancel()
 
 
+async def _family(process: runtime.Runtime, worker: Worker) -> dict[str, Any]:
+    """Which worker this is, and how the family does."""
+    told = asyncio.run_coroutine_threadsafe(worker.family(), process.reactor.loop)
+    return {"name": process_name(), "family": await asyncio.wrap_future(told)}
+
+
 def _look(registered: asyncio.Future[None]) -> None:
     error = None if registered.cancelled() else registered.exception()
     if isinstance(error, BrokerUnreachableError):
@@ -188,8 +197,7 @@ def _counted(server: Server | None) -> messages.Statistics | None:
 
 def _name_log() -> None:
     """Says in each line which process it is."""
-    with open("/proc/self/comm") as file:
-        name = file.read().strip()
+    name = process_name()
     for handler in logging.getLogger().handlers:
         handler.setFormatter(
             logging.Formatter(f"%(asctime)s %(levelname)s {name}[{os.getpid()}] %(name)s: %(message)s")
