@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 
 from datacenter import runtime
 from datacenter.dispatcher import ServiceOptions
-from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError
+from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError, NotServableError
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
@@ -27,7 +27,7 @@ from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
 from datacenter.server import Server
 from datacenter.service import Service
-from datacenter.sockets.addresses import for_bind, for_connect
+from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
 
 log = logging.getLogger("datacenter.service")
 _COUNTS = ("calls", "errors", "refused", "malformed", "dropped_replies")
@@ -56,7 +56,8 @@ def check_addresses(settings: Settings) -> None:
             f"several workers cannot listen at {settings.listen}",
             "Each needs a port of its own, also beside the one that it replaces: --listen tcp://HOST:0.",
         )
-    wanted = [(for_connect(settings.broker), "connect to"), (for_bind(settings.listen), "listen at")]
+    brokers = each_for_connect(settings.broker).split(",")
+    wanted = [*((for_connect(broker), "connect to") for broker in brokers), (for_bind(settings.listen), "listen at")]
     for address, verb in wanted:
         if not address.local and not settings.insecure:
             raise InsecureAddressError(
@@ -98,6 +99,12 @@ def prepare(arguments: Raw) -> None:
     settings = msgspec.msgpack.decode(arguments, type=Settings)
     set_up_logging(settings.verbose)
     _services[:] = [load(target) for target in settings.targets]
+    leased = [service.name for service in _services if service.leased]
+    if leased:
+        raise NotServableError(
+            f"{leased[0]} is leased, and a worker cannot know how long its lease holds",
+            "Serve it by processes with sessions of their own: without --workers.",
+        )
 
 
 def main(end: socket.socket, arguments: Raw) -> None:
