@@ -38,9 +38,14 @@ def test_an_unread_socket_of_a_process_that_tries_to_reconnect(scene: Any) -> No
     assert seen(scene, unread={8: 9.5}, threads=(msgspec.structs.replace(IO, wakes=5), REAPER)) == []
 
 
-def test_a_recorded_monitor_makes_it_a_warning_also_with_a_peer(scene: Any) -> None:
-    assert seen(scene, PEER, unread={8: 9.5}, recorded=recorded("get_monitor_socket")) == ["warning zmq.monitor-unread"]
+def test_a_recorded_monitor_makes_it_likely_also_with_a_peer(scene: Any) -> None:
+    assert seen(scene, PEER, unread={8: 9.5}, recorded=recorded("get_monitor_socket")) == ["note zmq.monitor-unread"]
     assert seen(scene, PEER, unread={8: 9.5}, recorded=recorded("socket")) == []
+
+
+def test_a_socket_that_is_signalled_again_and_again_is_none_that_stays_so(scene: Any) -> None:
+    reaper = msgspec.structs.replace(REAPER, wakes=100, moved=50)
+    assert seen(scene, unread={8: 9.5}, threads=(IO, reaper)) == ["note zmq.socket-per-request"]
 
 
 def test_once_it_blocks_that_is_the_finding(scene: Any) -> None:
