@@ -23,7 +23,7 @@ from leakline.rules import diagnose
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
 from leakline.rules.standstill import Standstill, StandstillWatch, role_of
-from leakline.rules.stuck import waiting_together
+from leakline.rules.stuck import unmoved, waiting_together
 
 STEP_S = 0.05
 WINDOW_S = 30.0
@@ -209,9 +209,10 @@ class Observation:
             return
         began = time.thread_time()
         self._closely = proc.look_closely(self.pid, self._end, self._started)
-        together = waiting_together(self._begin, self._end)
-        tids = {thread.tid for threads in together.values() for thread in threads}
-        if tids and any("python" in name for name in (*self._end.libraries, self.command)):
+        tids = {thread.tid for thread in unmoved(self._begin, self._end)}  # also of who may hold what others wait for
+        if waiting_together(self._begin, self._end) and any(
+            "python" in name for name in (*self._end.libraries, self.command)
+        ):
             self._stacks = proc.python_stacks(self.pid, tids)
         self._closely_cost, self._closely_at = time.thread_time() - began, now
 
