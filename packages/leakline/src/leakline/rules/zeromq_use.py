@@ -16,7 +16,8 @@ from leakline.rules.zeromq import MIN_BLOCKED_S
 
 MONITOR_UNREAD, PER_REQUEST = "zmq.monitor-unread", "zmq.socket-per-request"
 MIN_UNREAD_S = 3.0
-MIN_WAKES_PER_SECOND = 2.0
+MIN_WAKES_PER_SECOND = 30.0  # 10 sockets per second at the least: fewer may be tasks or peers that come and go
+COMING_AND_GOING_PER_SECOND = 2.0  # wakes
 MIN_LOOKS = 10  # in which the reaper had moved: it is no single burst
 _WAKES_A_SOCKET = 3
 
@@ -29,7 +30,7 @@ def monitor_unread(observed: Observed) -> list[Finding]:
     busy = [each for each in observed.threads if each.role == "io" and each.wakes_per_second >= 1]
     monitored = _records_a_monitor(observed)
     # Where sockets come and go, one that waits for its next use is found signalled at each look, and was read between.
-    lonely = not _has_peer(observed) and _reaper_wakes(observed) < MIN_WAKES_PER_SECOND
+    lonely = not _has_peer(observed) and _reaper_wakes(observed) < COMING_AND_GOING_PER_SECOND
     if not unread or _is_blocked(observed) or not busy or not (monitored or lonely):
         return []
     wakes = sum(each.wakes_per_second for each in busy)
