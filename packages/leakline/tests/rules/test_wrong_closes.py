@@ -53,3 +53,15 @@ def test_one_close_is_told_in_the_singular() -> None:
 def test_the_report_says_which_stack_is_whose() -> None:
     (finding,) = found(wrong(3, "other-owner"))
     assert evidence_lines(finding.evidence) == ["closed by: close_all (daemon.py:26)", "opened by: work (daemon.py:43)"]
+
+
+def test_an_owner_who_finds_his_descriptor_gone_is_not_blamed_but_the_close_before() -> None:
+    (finding,) = found(WrongClosed(7, "other-owner", 1, (OTHER,), (SWEEP,), (OPENED,)))
+    assert finding.title.startswith(
+        "close_all (daemon.py:26) closed descriptor 7, which work (daemon.py:43) had opened"
+    )
+    assert evidence_lines(finding.evidence) == [
+        "closed by: close_all (daemon.py:26)",
+        "opened by: work (daemon.py:43)",
+        "found gone by: rotate (log.py:7)",
+    ]

@@ -67,14 +67,16 @@ def wrong_closes(observed: Observed) -> list[Finding]:
     """One finding for each line that closed what was not its own, however many descriptors those were."""
     groups: dict[tuple[str, Frame | None], list[WrongClosed]] = {}
     for wrong in observed.recorded.wrong_closes if observed.recorded is not None else ():
-        groups.setdefault((wrong.kind, wrong.closed_by[0] if wrong.closed_by else None), []).append(wrong)
+        blamed = _blamed(wrong)
+        groups.setdefault((wrong.kind, blamed[0] if blamed else None), []).append(wrong)
     return [_wrong_close(sorted(group, key=lambda wrong: wrong.number)) for group in groups.values()]
 
 
 def _wrong_close(group: list[WrongClosed]) -> Finding:
     """The story of the first of them, and the numbers of all."""
     wrong = group[0]
-    here = told(wrong.closed_by[0]) if wrong.closed_by else "an unknown line"
+    blamed = _blamed(wrong)
+    here = told(blamed[0]) if blamed else "an unknown line"
     numbers = ", ".join(str(number) for number in sorted({each.number for each in group}))
     what = f"descriptor {numbers}" if len(group) == 1 else f"descriptors {numbers}"
     if wrong.kind == "nothing-open":
@@ -110,12 +112,24 @@ def _wrong_close(group: list[WrongClosed]) -> Finding:
     )
 
 
+def _blamed(wrong: WrongClosed) -> tuple[Frame, ...]:
+    """Who closed what was not his. An owner finds his descriptor gone at his own close: it was the close before."""
+    return wrong.closed_before_by if wrong.kind == "other-owner" and wrong.closed_before_by else wrong.closed_by
+
+
 def _were(group: list[WrongClosed]) -> str:
     return "was" if len(group) == 1 else "were"
 
 
 def _closes(wrong: WrongClosed) -> dict[str, object]:
-    stacks = {"closed by": wrong.closed_by, "closed before by": wrong.closed_before_by, "opened by": wrong.opened_by}
+    if _blamed(wrong) is wrong.closed_by:
+        stacks = {
+            "closed by": wrong.closed_by,
+            "closed before by": wrong.closed_before_by,
+            "opened by": wrong.opened_by,
+        }
+    else:
+        stacks = {"closed by": wrong.closed_before_by, "opened by": wrong.opened_by, "found gone by": wrong.closed_by}
     return {name: lines_of(frames) for name, frames in stacks.items() if frames or name == "closed by"}
 
 
