@@ -24,7 +24,7 @@ def hold(python: Path, wheel: Path, folder: Path) -> str:
     """What was found: the number of modules that were imported, and the headline of a recorded program."""
     run(python, "-m", "venv", "--without-pip", folder / "environment")
     own = folder / "environment/bin/python"
-    run(sys.executable, "-m", "pip", "--python", own, "install", "--quiet", wheel)
+    run(sys.executable, "-m", "pip", "--python", own, "install", "--quiet", wheel, "pytest")  # which the plugin imports
     modules = run(own, "-W", "error", "-c", IMPORT_ALL).strip()
     run(folder / "environment/bin/leakline", "--help")
     (folder / "program.py").write_text(PYTHON_PROGRAM)

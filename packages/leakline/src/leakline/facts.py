@@ -311,13 +311,16 @@ class PythonHolder(msgspec.Struct, frozen=True):
 
     `retained`: an object that the program can reach; `garbage`: only a cycle that waits for the garbage collector;
     `lost`: no object at all, a bare number that was forgotten. `type` is that object's ("socket.socket"), "" if lost.
-    `chain`: who holds it, from the object outward, each in words ("list of 40", "attribute `idle` of pool.Pool").
+    `chain`: who holds it, from the object outward, each in words ("item of a list of 40", "attribute idle of
+    pool.Pool").
+    `module`: the one whose global or class is the end of the chain.
     """
 
     number: int
     state: Literal["lost", "retained", "garbage"]
     type: str = ""
     chain: tuple[str, ...] = ()
+    module: str = ""
 
 
 class PythonHolders(msgspec.Struct, frozen=True):

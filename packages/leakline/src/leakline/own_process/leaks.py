@@ -5,17 +5,16 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
 import msgspec
 
-from leakline import proc
 from leakline.errors import LeaklineError
-from leakline.facts import Descriptor, Frame
+from leakline.facts import Descriptor, Frame, PythonHolder
+from leakline.own_process.inside import held
 from leakline.own_process.looks import Look, appeared, look
 from leakline.own_process.recorder import OwnRecorder
-from leakline.rules.grouping import peer_of
 
 GRACE_S = 0.5  # threads (an event loop's, libzmq's reaper) close a little later what they were told to close
 _PAUSES_S = (0.0005, 0.02)  # between two looks: the first, and the longest
@@ -23,7 +22,8 @@ _PAUSES_S = (0.0005, 0.02)  # between two looks: the first, and the longest
 
 class Leak(msgspec.Struct, frozen=True):
     """One descriptor that was left open. `peer`: what it leads to, in words. `frames[headline]` opened it: the
-    innermost of the user's own code; the innermost frame comes first, none where nothing was recorded.
+    innermost of the user's own code; the innermost frame comes first, none where nothing was recorded. `holder`: the
+    object that keeps it, None where that is not known.
     """
 
     number: int
@@ -31,6 +31,7 @@ class Leak(msgspec.Struct, frozen=True):
     peer: str
     frames: tuple[Frame, ...] = ()
     headline: int = 0
+    holder: PythonHolder | None = None
 
 
 Candidates = Callable[[Look], Collection[int]]
@@ -67,19 +68,27 @@ class Describer:
         self._recorder = recorder
         self._named: dict[int, tuple[Frame, ...]] = {}
 
-    def leaks(self, numbers: Collection[int]) -> tuple[Leak, ...]:
-        """What these are, lowest number first; what was closed meanwhile is left out."""
+    def leaks(self, numbers: Collection[int], known: Mapping[int, str] | None = None) -> tuple[Leak, ...]:
+        """What these are, lowest number first; what was closed meanwhile is left out. `known` as in `inside.held`."""
+        # Where nothing is left open, nothing of this is needed.
+        from leakline import proc
+
+        told, _ = held(numbers, known)  # first, as naming lines makes many objects
+        holders = {each["number"]: msgspec.convert(each, PythonHolder) for each in told if each["state"] != "unknown"}
         snapshot = proc.snapshot(os.getpid(), threads=False, libraries=False)
         opened_by = self._origins(numbers)
         return tuple(
-            self._leak(each, opened_by.get(each.number, ())) for each in snapshot.descriptors if each.number in numbers
+            self._leak(each, opened_by.get(each.number, ()), holders.get(each.number))
+            for each in snapshot.descriptors
+            if each.number in numbers
         )
 
-    def _leak(self, descriptor: Descriptor, frames: tuple[Frame, ...]) -> Leak:
+    def _leak(self, descriptor: Descriptor, frames: tuple[Frame, ...], holder: PythonHolder | None) -> Leak:
         from leakline.recorder.headline import headline_index
+        from leakline.rules.grouping import peer_of
 
         at = headline_index(frames) if frames else 0
-        return Leak(descriptor.number, descriptor.kind, peer_of(descriptor), frames, at)
+        return Leak(descriptor.number, descriptor.kind, peer_of(descriptor), frames, at, holder)
 
     def _origins(self, numbers: Collection[int]) -> dict[int, tuple[Frame, ...]]:
         if self._recorder is None:

@@ -45,8 +45,7 @@ def look(recorder: OwnRecorder | None) -> Look:
     targets.pop(folder, None)
     if recorder is None:
         return Look({number: Identity(target) for number, target in targets.items()}, None)
-    openings = recorder.generations()
-    found = {number: Identity(target, openings.get(number, 0)) for number, target in targets.items()}
+    found = {number: Identity(target, recorder.generation(number)) for number, target in targets.items()}
     return Look(found, recorder.counters())
 
 

@@ -20,7 +20,7 @@ from leakline.recorder.launch import LIBRARY
 from leakline.recorder.recording_layout import COUNTS_AT, HEADER_SIZE, SLOT, Header
 from leakline.recorder.recording_place import find_recording, recording_path, recordings_folder
 
-_COUNTS = struct.Struct("=12xI2Q3Q")  # the bound of slots; …; the generation, marked and closed: recording_layout.h
+_COUNTS = struct.Struct("=32x3Q")  # the generation, marked and closed: recording_layout.h
 _MAP_SHARED, _PROT_READ = 1, 1
 _WORDS = SLOT.size // 8  # a slot is eight words: `how` is in the first one, the generation is the fourth
 _HOW, _GENERATION = 0, 3
@@ -48,19 +48,15 @@ class OwnRecorder:
 
     def counters(self) -> Counters:
         """A microsecond."""
-        _, _, _, generation, _, closed = _COUNTS.unpack_from(self._map.view, COUNTS_AT)
+        generation, _, closed = _COUNTS.unpack_from(self._map.view, COUNTS_AT)
         return Counters(generation, closed)
 
-    def generations(self) -> dict[int, int]:
-        """Which opening each open descriptor is of, by number: a number that is opened again has a greater one."""
-        end = _COUNTS.unpack_from(self._map.view, COUNTS_AT)[0] * _WORDS
-        opened = self._words[_HOW:end:_WORDS].tolist()
-        generations = self._words[_GENERATION:end:_WORDS].tolist()
-        return {
-            number: generation
-            for number, (first, generation) in enumerate(zip(opened, generations, strict=True))
-            if first >> 32 & 0xFFFF
-        }
+    def generation(self, number: int) -> int:
+        """Which opening an open descriptor is of: a number that is opened again has a greater one. 0: not recorded."""
+        slot = number * _WORDS
+        if number >= self._slots.count or not self._words[slot + _HOW] >> 32 & 0xFFFF:
+            return 0
+        return self._words[slot + _GENERATION]
 
     def close(self) -> None:
         """Ends the recording, if it was begun here: all import tables are as they were."""

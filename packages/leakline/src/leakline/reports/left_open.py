@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from leakline.facts import Frame, Origin, told
 from leakline.own_process.leaks import Leak
+from leakline.recorder.merge import is_interpreter
 from leakline.reports.origins import origin_lines
 from leakline.reports.style import Style, printable
 
@@ -32,11 +34,38 @@ def lines_of(leaks: Iterable[Leak], style: Style, unrecorded: str = "") -> list[
     for (kind, _), group in sorted(groups.items(), key=lambda item: -len(item[1])):
         lines.append(style.paint(style.cut(f"{len(group)} {kind}: {_peers(group)}"), "bold"))
         first = group[0]
+        lines += textwrap.wrap(kept_by(first), style.width, initial_indent="  ", subsequent_indent="    ")
         if first.frames:
             lines += origin_lines([Origin(len(group), first.frames, first.headline)], style)
         else:
             lines.append(f"  opened by: {unrecorded or 'not recorded'}")
     return [style.plain(line) for line in lines]
+
+
+def kept_by(leak: Leak) -> str:
+    """Who keeps it open, in words."""
+    holder = leak.holder
+    if holder is None:
+        return "who keeps it is not known"
+    chain = " <- ".join(printable(link) for link in holder.chain)
+    if holder.state == "retained":
+        return f"retained: a {holder.type}, held by {chain}"
+    if holder.state == "garbage":
+        return f"waits for the garbage collector: a {holder.type} in a cycle ({chain})"
+    if opened_by_library(leak.frames):
+        return f"kept by native code: {told(leak.frames[0])} opened it, and no Python object owns it"
+    return "lost: no object owns it, so nothing but os.close() of its number closes it"
+
+
+def opened_by_library(frames: Sequence[Frame]) -> bool:
+    """Whether native code that is not CPython's own opened it: who may keep it where no Python object is seen. Nor is
+    the object of CPython's mmap and sqlite3 modules: their descriptors cannot be asked for.
+    """
+    if not frames or frames[0].language == "python":
+        return False
+    module = frames[0].module
+    own = is_interpreter(module) or "/lib-dynload/" in module
+    return not own or any(name in module for name in ("/mmap.", "/_sqlite3.", "/_dbm.", "/_gdbm."))
 
 
 def _peers(group: list[Leak]) -> str:

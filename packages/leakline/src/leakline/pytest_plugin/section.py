@@ -1,0 +1,99 @@
+"""The section DESCRIPTOR PROBLEMS at the end of a run: what was left open, by which test and which line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from leakline.pytest_plugin.result import Tally, left_of
+
+
+class Section:
+    """One for a session, in the process that has the terminal."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._tallies: list[Tally] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: Any) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """A leak is a failure of its own kind: L among the dots."""
+        if left_of(report) is None:
+            return None
+        return "failed", "L", ("LEAK", {"red": True})
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker of xdist has ended, and says what it looked at."""
+        output = getattr(node, "workeroutput", {})
+        if "leakline" in output:
+            self._tallies.append(msgspec.convert(output["leakline"], Tally))
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+        """Each test's descriptors, then how much was looked at."""
+        guard = config.pluginmanager.get_plugin("leakline-guard")
+        tally = total([*self._tallies, guard.tally] if guard is not None else self._tallies)
+        reports = [report for report in terminalreporter.getreports("failed") if left_of(report) is not None]
+        if reports:
+            _write(terminalreporter, reports)
+        if reports or terminalreporter.verbosity > 0 or tally.unrecorded:
+            terminalreporter.write_line(told(tally))
+
+
+def _write(terminal: pytest.TerminalReporter, reports: list[Any]) -> None:
+    # What draws is imported where something is drawn.
+    from leakline.reports.left_open import lines_of
+    from leakline.reports.style import NARROWEST, WIDEST, Style
+
+    writer = terminal._tw
+    width = max(NARROWEST, min(writer.fullwidth - 1, WIDEST))
+    style = Style(width=width, colours=writer.hasmarkup, unicode=_unicode(writer))
+    terminal.write_sep("=", "DESCRIPTOR PROBLEMS", red=True, bold=True)
+    for report in reports:
+        found, unrecorded = left_of(report) or ([], "")
+        for left in found:
+            by = f"{report.nodeid}, fixture {left.fixture}" if left.fixture else report.nodeid
+            terminal.write_sep("_", by, bold=True)
+            for line in lines_of(left.leaks, style, unrecorded):
+                terminal.write_line(line)
+
+
+def total(tallies: list[Tally]) -> Tally:
+    """What all workers looked at."""
+    return Tally(
+        judged=sum(each.judged for each in tallies),
+        failed=sum(each.failed for each in tallies),
+        by_imports=sum(each.by_imports for each in tallies),
+        cached=sum(each.cached for each in tallies),
+        of_fixtures=sum(each.of_fixtures for each in tallies),
+        allowed=sum(each.allowed for each in tallies),
+        unrecorded=next((each.unrecorded for each in tallies if each.unrecorded), ""),
+    )
+
+
+def told(tally: Tally) -> str:
+    """In one line, what was looked at and what did not count."""
+    parts = [f"{tally.judged} tests judged"]
+    if tally.failed:
+        parts.append(f"{tally.failed} not, as they failed: their tracebacks keep what they held")
+    left_out = [
+        f"{count} {what}"
+        for count, what in (
+            (tally.by_imports, "opened by imports"),
+            (tally.cached, "first of a cache of a module"),
+            (tally.of_fixtures, "held by fixtures"),
+            (tally.allowed, "allowed"),
+        )
+        if count
+    ]
+    if left_out:
+        parts.append(f"not counted: {', '.join(left_out)}")
+    if tally.unrecorded:
+        parts.append(f"lines are not known: {tally.unrecorded}")
+    return "leakline: " + "; ".join(parts)
+
+
+def _unicode(writer: Any) -> bool:
+    return (getattr(writer._file, "encoding", "") or "").lower().replace("-", "") == "utf8"

@@ -1,0 +1,157 @@
+"""`pytest --leakline`: which tests it fails, what it says, beside xdist, asyncio and subprocesses."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+FOLDER = Path(__file__).parent
+SUITE = FOLDER / "leaky_suite.py"
+LEAKING = re.compile(r"(?:leaky_suite\.py::)([\w:\[\]-]+) LEAK|LEAK leaky_suite\.py::([\w:\[\]-]+)\s*$", re.MULTILINE)
+CONFIGURATION = """
+[pytest]
+asyncio_mode = auto
+asyncio_default_fixture_loop_scope = function
+pythonpath = {folder}
+leakline_allow =
+    /etc/hostname
+"""
+
+
+def run(folder: Path, *words: str, suite: Path = SUITE) -> subprocess.CompletedProcess[str]:
+    """Runs pytest in a folder of its own, with a copy of the suite."""
+    (folder / "pytest.ini").write_text(CONFIGURATION.format(folder=FOLDER))
+    (folder / suite.name).write_text(suite.read_text())
+    command = [sys.executable, "-m", "pytest", "-W", "ignore", "-p", "no:randomly", "-p", "no:cacheprovider", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
+
+
+def leaking(ran: subprocess.CompletedProcess[str]) -> set[str]:
+    return {(first or second) for first, second in LEAKING.findall(ran.stdout)}
+
+
+def told(name: str, ran: subprocess.CompletedProcess[str]) -> str:
+    """The part of the section that is about one test."""
+    _, _, section = ran.stdout.partition("DESCRIPTOR PROBLEMS ===")
+    found = re.search(
+        rf"^_+ \S*{re.escape(name)}\b[^\n]*\n(.*?)(?=^_{{3}}|^leakline:)", section, re.MULTILINE | re.DOTALL
+    )
+    assert found is not None, section
+    return found[1]
+
+
+MUST_LEAK = {
+    "test_leaks_kept",
+    "test_leaks_number",
+    "test_leaks_detached",
+    "test_leaks_pipe_of_child",
+    "TestFixtureAtItsEnd::test_leaks_fixture",
+    "test_list_of_a_module[leaks_then]",
+    "test_leaks_beside_allowed",
+    "test_async_leaks",
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """The suite in one process, its tests in order."""
+    return run(tmp_path_factory.mktemp("alone"), "--leakline", "-v", SUITE.name)
+
+
+def test_what_leaks_fails_and_nothing_else(alone: subprocess.CompletedProcess[str]) -> None:
+    assert leaking(alone) == MUST_LEAK, alone.stdout + alone.stderr
+    assert alone.returncode == 1
+    assert f"{len(MUST_LEAK) + 1} failed, " in alone.stdout  # and the one that fails by itself
+
+
+def test_the_section_names_kind_holder_and_line(alone: subprocess.CompletedProcess[str]) -> None:
+    kept = told("test_leaks_kept", alone)
+    assert kept.startswith("1 tcp: tcp, neither address nor peer\n")
+    assert "retained: a socket.socket, held by item of a list of 1 <- global KEPT of" in kept
+    assert re.search(r"1 × connect  \S+leaky_suite\.py:22\n", kept)
+    assert "sock_initobj" in kept  # the native frames, too
+    assert "_pytest" not in kept
+    number = told("test_leaks_number", alone)
+    assert number.startswith("1 file: /etc/passwd\n  lost: ")
+    assert "os_open" in number
+    assert "lost: " in told("test_leaks_detached", alone)
+    assert "attribute stdout of subprocess.Popen" in told("test_leaks_pipe_of_child", alone).replace("\n    ", " ")
+    assert told("test_leaks_beside_allowed", alone).startswith("1 eventfd")
+    assert "test_async_leaks" in told("test_async_leaks", alone)
+    assert "fixture half (class)" in alone.stdout
+
+
+def test_what_did_not_count_is_told(alone: subprocess.CompletedProcess[str]) -> None:
+    last = next(line for line in alone.stdout.splitlines() if line.startswith("leakline: "))
+    assert "2 not, as they failed" in last
+    counts = "not counted: 1 opened by imports, 3 first of a cache of a module, 2 held by fixtures, 7 allowed"
+    assert counts in last
+    assert max(map(len, alone.stdout.splitlines())) < 1000
+
+
+def test_workers_look_and_the_controller_reports(tmp_path: Path) -> None:
+    names = ("test_leaks_kept", "test_closes", "test_cache_fills", "test_allowed_altogether", "test_async_closes")
+    ran = run(tmp_path, "--leakline", "-v", "-n", "2", *(f"{SUITE.name}::{name}" for name in names))
+    assert leaking(ran) == {"test_leaks_kept"}, ran.stdout + ran.stderr
+    assert "global KEPT of" in told("test_leaks_kept", ran)
+    assert "5 tests judged; not counted: 1 first of a cache of a module, 1 allowed" in ran.stdout
+
+
+def test_without_lines_it_says_so(tmp_path: Path) -> None:
+    words = [f"{SUITE.name}::test_leaks_kept", f"{SUITE.name}::test_closes"]
+    ran = run(tmp_path, "--leakline", "--leakline-no-lines", "-q", *words)
+    assert "1 failed, 2 passed" in ran.stdout, ran.stdout
+    assert "opened by: not recorded (--leakline-no-lines)" in ran.stdout
+    assert "lines are not known" in ran.stdout
+
+
+def test_a_clean_run_says_nothing(tmp_path: Path) -> None:
+    words = [f"{SUITE.name}::test_closes", f"{SUITE.name}::test_skips", f"{SUITE.name}::test_fork"]
+    ran = run(tmp_path, "--leakline", "-q", *words)
+    assert (ran.returncode, "leakline" in ran.stdout, "DESCRIPTOR" in ran.stdout) == (0, False, False)
+
+
+def test_not_asked_for_it_is_not_there(tmp_path: Path) -> None:
+    ran = run(tmp_path, "-q", f"{SUITE.name}::test_leaks_kept", f"{SUITE.name}::test_allowed_kind", "--strict-markers")
+    assert ran.returncode == 0, ran.stdout
+    program = "import sys, leakline.pytest_plugin; print([m for m in sys.modules if m.startswith('leakline.')])"
+    loaded = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert loaded == "['leakline.pytest_plugin']\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--leakline", "--leakline-grace=-1"), "give 0 or more seconds"),
+        (("--leakline", "wrong_marker.py"), "leakline(allow=3) means nothing: write allow=True"),
+    ],
+)
+def test_a_mistake_is_told_in_a_line(tmp_path: Path, words: tuple[str, ...], says: str) -> None:
+    wrong = "import pytest\n@pytest.mark.leakline(allow=3)\ndef test_it(): pass\n"
+    (tmp_path / "wrong_marker.py").write_text(wrong)
+    ran = run(tmp_path, *words)
+    assert ran.returncode == 4, ran.stdout
+    assert says in ran.stderr + ran.stdout
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def test_the_plugin_of_an_outer_run_is_shared(tmp_path: Path) -> None:
+    inner = tmp_path / "test_inner.py"
+    inner.write_text(
+        "import os, leakline, pytest\n"
+        "def test_it():\n"
+        "    with pytest.raises(leakline.DescriptorLeakError) as caught, leakline.no_leak():\n"
+        "        left = os.eventfd(0)\n"
+        "    assert caught.value.leaks[0].frames\n"
+        "    os.close(left)\n"
+        "def test_leaks():\n"
+        "    os.eventfd(0)\n"
+    )
+    ran = run(tmp_path, "--leakline", "-q", inner.name)
+    assert "1 failed, 2 passed" in ran.stdout, ran.stdout
+    assert "test_inner.py:8" in ran.stdout
