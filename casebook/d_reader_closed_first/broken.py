@@ -48,25 +48,33 @@ class Session:
         self.socket.close()
 
 
-def ask(context: Context, endpoint: str) -> bytes:
-    """Where a service is, from the name server."""
-    with context.socket(zmq.DEALER) as question:  # casebook: leaks
-        question.linger = 0
-        question.connect(endpoint)
-        question.send(b"where?")
-        return question.recv()
+class Names:
+    """Asks the name server where services are."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        self.context = context
+        self.endpoint = endpoint
+
+    def ask(self) -> bytes:
+        """Where a service is."""
+        with self.context.socket(zmq.DEALER) as question:  # casebook: leaks
+            question.linger = 0
+            question.connect(self.endpoint)
+            question.send(b"where?")
+            return question.recv()
 
 
-def main(session_type: type[Session] = Session) -> None:
+def main(session_type: type[Session] = Session, names_type: type[Names] = Names) -> None:
     endpoint = answering_server()
     context: Context = zmq.Context()
+    names = names_type(context, endpoint)
     session = session_type(context, endpoint)
     session.stop_watching()
     session.work()
     session.end()
     ready()
     for _ in paced(PER_S):
-        ask(context, endpoint)
+        names.ask()
 
 
 if __name__ == "__main__":

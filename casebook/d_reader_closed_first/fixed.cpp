@@ -18,6 +18,13 @@ int main() {
     session.StopWatching();
     session.Work();
     session.End();
+    zmq::socket_t questions(context, zmq::socket_type::dealer); // one for all: none could leak
+    questions.set(zmq::sockopt::linger, 0);
+    questions.connect(endpoint);
     nearby::ready();
-    nearby::paced(per_second, [&] { Ask(context, endpoint); });
+    nearby::paced(per_second, [&] {
+        questions.send(zmq::str_buffer("where?"));
+        zmq::message_t answer;
+        (void)questions.recv(answer);
+    });
 }

@@ -5,7 +5,9 @@ python fixed.py
 
 from __future__ import annotations
 
+import zmq
 from casebook.d_reader_closed_first import broken
+from casebook.nearby import Context
 
 
 class Session(broken.Session):
@@ -17,5 +19,20 @@ class Session(broken.Session):
         self.monitor.close()
 
 
+class Names(broken.Names):
+    """Names that are asked for over one socket: none of them could leak, whatever blocks the reaper."""
+
+    def __init__(self, context: Context, endpoint: str) -> None:
+        super().__init__(context, endpoint)
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(endpoint)
+
+    def ask(self) -> bytes:
+        """Where a service is."""
+        self.socket.send(b"where?")
+        return self.socket.recv()
+
+
 if __name__ == "__main__":
-    broken.main(Session)
+    broken.main(Session, Names)

@@ -37,13 +37,3 @@ class Session {
   protected:
     zmq::socket_t socket_, monitor_;
 };
-
-// Where a service is, from the name server: a socket for each question, closed on every path.
-__attribute__((noinline)) static bool Ask(zmq::context_t &context, const std::string &endpoint) {
-    zmq::socket_t question(context, zmq::socket_type::dealer); // casebook: leaks
-    question.set(zmq::sockopt::linger, 0);
-    question.connect(endpoint);
-    question.send(zmq::str_buffer("where?"));
-    zmq::message_t answer;
-    return question.recv(answer).has_value();
-}

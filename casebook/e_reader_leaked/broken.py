@@ -15,7 +15,7 @@ import zmq
 from casebook.nearby import Context, Socket, answering_server, paced, ready
 from zmq.utils.monitor import recv_monitor_message
 
-PER_S = 40
+PER_S = 3
 
 
 class Server(NamedTuple):

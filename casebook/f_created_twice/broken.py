@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import zmq
 from casebook.nearby import Context, paced, ready
 
-PER_S = 30
+PER_S = 5
 DIRECTORY_ANSWERS_S = 0.002
 
 

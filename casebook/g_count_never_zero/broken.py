@@ -16,7 +16,7 @@ import zmq
 from casebook.nearby import Context, address, paced, ready
 from zmq.utils.monitor import recv_monitor_message
 
-PER_S = 20
+PER_S = 2
 EVENTS_WITHIN_S = 1.0
 
 

@@ -1,8 +1,8 @@
 """The engine of doctor and watch: look at a process again and again, and say at any moment what is wrong with it.
 
-It only reads. The count of descriptors costs a few microseconds (Linux 6.2 or newer) and is taken at each step; kinds
-are read when the count moved, and now and then as one kind may replace another, within a budget of CPU time that makes
-large processes be read less often; threads are read only where libzmq has any.
+It only reads. The count of descriptors costs a few microseconds (Linux 6.2 or newer) and is taken at each step. When it
+moved, the kinds of what came and went are read; those of all now and then, as one kind may replace another, within a
+budget of CPU time that makes large processes be read less often. Threads are read only where libzmq has any.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from leakline.rules import diagnose
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
 from leakline.rules.standstill import Standstill, StandstillWatch, role_of
-from leakline.rules.stuck import waiting_together
+from leakline.rules.stuck import unmoved, waiting_together
 
 STEP_S = 0.05
 WINDOW_S = 30.0
 KINDS_EVERY_S = 1.0  # also when the count stands still
 KINDS_SPACING_S = 0.09  # at most about ten times a second
-CPU_SHARE = 0.05  # reading kinds may take this share of one core
+CPU_SHARE = 0.01  # reading kinds may take this share of one core
+LINKS_SHARE = 0.5  # of a snapshot's time: about what reading the kinds of all will take
 CLOSELY_SHARE = 0.01  # looking at what lies behind descriptors may take this share of one core
 KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a day one each 9 s
 NEW_THREADS_EVERY_S = 1.0
@@ -114,12 +115,15 @@ class Observation:
         self.command = proc.command(pid)
         self._started = proc.started(pid)
         self._limits = _limits(pid, limit)
+        began = time.thread_time()
         self._begin = self._end = proc.snapshot(pid, started=self._started)
+        self._kinds = proc.KindCounter(pid, self._started, self._begin.descriptors)
+        self._whole_at, self._whole_cost = self._begin.at, (time.thread_time() - began) * LINKS_SHARE
         self._samples: deque[Sample] = deque()
         self._peaks: deque[tuple[float, str, int]] = deque()
         self._threads: dict[int, StandstillWatch] = {}
-        self._threads_listed = self._kinds_read = -float("inf")
-        self._kinds_cost = self._cpu = 0.0
+        self._threads_listed = self._kinds_at = -float("inf")
+        self._cpu = self._quick_cost = 0.0
         self._counts = self._begin.counts()
         self._python: PythonHolders | None = None
         self._unread: dict[int, float] = {}
@@ -181,6 +185,8 @@ class Observation:
         began = time.thread_time()
         try:
             self._end = proc.snapshot(self.pid, started=self._started)
+            self._kinds = proc.KindCounter(self.pid, self._started, self._end.descriptors)
+            self._whole_at = self._end.at
             self._counts = self._end.counts()
             self.command = self._end.command  # an exec changes it
             self._samples.append(Sample(self._end.at, self._end.total, self._counts))
@@ -203,9 +209,10 @@ class Observation:
             return
         began = time.thread_time()
         self._closely = proc.look_closely(self.pid, self._end, self._started)
-        together = waiting_together(self._begin, self._end)
-        tids = {thread.tid for threads in together.values() for thread in threads}
-        if tids and any("python" in name for name in (*self._end.libraries, self.command)):
+        tids = {thread.tid for thread in unmoved(self._begin, self._end)}  # also of who may hold what others wait for
+        if waiting_together(self._begin, self._end) and any(
+            "python" in name for name in (*self._end.libraries, self.command)
+        ):
             self._stacks = proc.python_stacks(self.pid, tids)
         self._closely_cost, self._closely_at = time.thread_time() - began, now
 
@@ -261,21 +268,31 @@ class Observation:
     def _sample(self) -> Sample:
         now = time.monotonic()
         total = proc.count(self.pid, self._started)
-        if not self._kinds_due(now, total):
+        moved = not self._samples or total != sum(self._counts.values())
+        kinds = self._quick_kinds(now, total) if moved else None
+        if kinds is None and self._whole_due(now, moved):
+            began = time.thread_time()
+            kinds = self._kinds.whole()
+            self._whole_cost, self._whole_at = time.thread_time() - began, now
+        if kinds is None:
             return Sample(now, total)
-        began = time.thread_time()
-        kinds = proc.kinds(self.pid, self._started)
-        self._kinds_cost = time.thread_time() - began
-        self._kinds_read = now
-        self._counts = kinds
+        self._counts, self._kinds_at = kinds, now
         return Sample(now, total, kinds)
 
-    def _kinds_due(self, now: float, total: int) -> bool:
-        since = now - self._kinds_read
-        if since < max(KINDS_SPACING_S, self._kinds_cost / CPU_SHARE, self.window / KINDS_KEPT):
-            return False
-        moved = not self._samples or total != sum(self._counts.values())
-        return moved or since >= KINDS_EVERY_S
+    def _quick_kinds(self, now: float, total: int) -> dict[str, int] | None:
+        if now - self._kinds_at < max(KINDS_SPACING_S, self._quick_cost / CPU_SHARE, self.window / KINDS_KEPT):
+            return None
+        began = time.thread_time()
+        kinds = self._kinds.quick(total)
+        self._quick_cost = time.thread_time() - began
+        return kinds
+
+    def _whole_due(self, now: float, moved: bool) -> bool:
+        """Whether to read the kinds of all: what moved did not add up, or one kind may have replaced another."""
+        spacing = max(KINDS_SPACING_S, self._whole_cost / CPU_SHARE)
+        if not moved:
+            spacing = max(KINDS_EVERY_S, 2 * spacing)
+        return now - self._whole_at >= spacing and now - self._kinds_at >= self.window / KINDS_KEPT
 
     def _look_at_threads(self, now: float) -> None:
         if not self._threads and now - self._threads_listed < NEW_THREADS_EVERY_S:

@@ -11,12 +11,14 @@ from leakline.facts import Limits, Thread
 from leakline.proc.closely import look_closely
 from leakline.proc.descriptors import signalled
 from leakline.proc.find import find
+from leakline.proc.kinds import KindCounter
 from leakline.proc.process import Process, read_stat
 from leakline.proc.snapshot import kinds, snapshot
 from leakline.proc.stacks import python_stacks
 from leakline.proc.threads import read_threads
 
 __all__ = [
+    "KindCounter",
     "command",
     "count",
     "find",

@@ -11,8 +11,8 @@ import msgspec
 from leakline.durations import in_words
 from leakline.facts import Socket
 from leakline.holding import DELETED, Held, Row, rows
+from leakline.reports.listing import address_text
 from leakline.reports.style import Style, grouped, printable
-from leakline.rules.grouping import address
 
 _SHOWN = 200
 _HOLDS = {"cwd": "working directory", "root": "root directory", "program": "runs it", "mapped": "has it mapped"}
@@ -130,7 +130,7 @@ def _what(row: Row) -> str:
 def _socket(socket: Socket) -> str:
     told = f"{socket.protocol} {'listener' if socket.role == 'listener' else socket.role}"
     if socket.local is not None:
-        told += f" {address(socket.local)}"
+        told += f" {address_text(socket.local)}"
     if socket.role in ("accepted", "outgoing", "connected") and socket.state:
         told += f" {socket.state}"
     return told

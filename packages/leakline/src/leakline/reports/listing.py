@@ -84,10 +84,11 @@ def _socket(socket: Socket | None) -> tuple[str, str, str, str, str]:
         if size and socket.role != "listener"
     ]
     state = " ".join([socket.state or "", *queues]).strip()
-    return (socket.role, state, _address(socket.local), _address(socket.remote), socket.service or "")
+    return (socket.role, state, address_text(socket.local), address_text(socket.remote), socket.service or "")
 
 
-def _address(address: Address | None) -> str:
+def address_text(address: Address | None) -> str:
+    """`127.0.0.1:80`, `[::1]:80`, `0.0.0.0:*` without a port, or the path of a UNIX socket; "" for none."""
     if address is None:
         return ""
     if address.port == 0 and not _is_ip(address.host):

@@ -236,13 +236,18 @@ def evidence_lines(evidence: dict[str, object]) -> list[str]:
             lines += [
                 f"{name.replace('_', ' ')}: {_counted(count)} × {printable(str(what))}" for what, count in value.items()
             ]
-        elif isinstance(value, list) and name.endswith(" by"):  # a stack, its innermost frame first
+        elif isinstance(value, list) and _is_stack(name):
             lines.append(f"{name.replace('_', ' ')}: {' ← '.join(printable(str(item)) for item in value)}")
         elif isinstance(value, list):
             lines += [printable(str(item)) for item in value]
         elif value is not None:
             figures.append(_figure(name, _counted(value)))
     return lines + ([", ".join(figures)] if figures else [])
+
+
+def _is_stack(name: str) -> bool:
+    """Frames, the innermost first: `closed by`, `opened by`, `stack of 4711`."""
+    return name.endswith(" by") or name.startswith("stack of ")
 
 
 def _counted(value: object) -> str:

@@ -144,7 +144,23 @@ def _owners(observed: Observed, groups: dict[Group, list[Thread]]) -> dict[str, 
         for owner in sorted(owners)
         if owner in threads
     ]
-    return {"held by": lines} if lines else {}
+    suspects = [] if lines else _suspects(observed, groups)
+    return {"held by": lines} if lines else {"perhaps held by": suspects} if suspects else {}
+
+
+def _suspects(observed: Observed, groups: dict[Group, list[Thread]]) -> list[str]:
+    """A semaphore does not say who has it; but a thread that does not move either, further on in the function that the
+    others cannot enter, has as a rule come past the lock.
+    """
+    waiting = {thread.tid for each in groups.values() for thread in each}
+    doors = {(frame.function, frame.file, frame.line) for tid in waiting for frame in observed.stacks.get(tid, ())[:1]}
+    return [
+        f"thread {tid}, {' ← '.join(told(frame) for frame in frames[: at + 1])}"
+        for tid, frames in sorted(observed.stacks.items())
+        if tid not in waiting
+        for at, frame in enumerate(frames)
+        if any(frame.line > line for function, file, line in doors if (function, file) == (frame.function, frame.file))
+    ]
 
 
 def _stacks(observed: Observed, threads: list[Thread], shown: int = 3, deep: int = 6) -> dict[str, object]:

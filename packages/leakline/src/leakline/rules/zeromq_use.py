@@ -16,7 +16,8 @@ from leakline.rules.zeromq import MIN_BLOCKED_S
 
 MONITOR_UNREAD, PER_REQUEST = "zmq.monitor-unread", "zmq.socket-per-request"
 MIN_UNREAD_S = 3.0
-MIN_WAKES_PER_SECOND = 2.0
+MIN_WAKES_PER_SECOND = 30.0  # 10 sockets per second at the least: fewer may be tasks or peers that come and go
+COMING_AND_GOING_PER_SECOND = 2.0  # wakes
 MIN_LOOKS = 10  # in which the reaper had moved: it is no single burst
 _WAKES_A_SOCKET = 3
 
@@ -27,15 +28,16 @@ def monitor_unread(observed: Observed) -> list[Finding]:
     """
     unread = {number: seconds for number, seconds in observed.unread.items() if seconds >= MIN_UNREAD_S}
     busy = [each for each in observed.threads if each.role == "io" and each.wakes_per_second >= 1]
-    blocked = any(each.seconds >= MIN_BLOCKED_S for each in observed.threads)
     monitored = _records_a_monitor(observed)
-    if not unread or blocked or not busy or not (monitored or not _has_peer(observed)):
+    # Where sockets come and go, one that waits for its next use is found signalled at each look, and was read between.
+    lonely = not _has_peer(observed) and _reaper_wakes(observed) < COMING_AND_GOING_PER_SECOND
+    if not unread or _is_blocked(observed) or not busy or not (monitored or lonely):
         return []
     wakes = sum(each.wakes_per_second for each in busy)
     return [
         Finding(
             id=MONITOR_UNREAD,
-            severity="warning" if monitored else "note",
+            severity="note",
             title=f"a ZeroMQ socket has had something to read for {max(unread.values()):.0f} s, and nobody reads it",
             count=len(unread),
             per_second=0.0,
@@ -59,9 +61,8 @@ def monitor_unread(observed: Observed) -> list[Finding]:
 
 def socket_per_request(observed: Observed) -> list[Finding]:
     """The reaper closes sockets all the time."""
-    reapers = [each for each in observed.threads if each.role == "reaper" and each.moved >= MIN_LOOKS]
-    wakes = sum(each.wakes_per_second for each in reapers)
-    if wakes < MIN_WAKES_PER_SECOND:
+    wakes = _reaper_wakes(observed)
+    if wakes < MIN_WAKES_PER_SECOND or _is_blocked(observed):  # that finding has the rate, too
         return []
     least = wakes / _WAKES_A_SOCKET
     return [
@@ -69,7 +70,7 @@ def socket_per_request(observed: Observed) -> list[Finding]:
             id=PER_REQUEST,
             severity="note",
             title=f"ZeroMQ sockets are made and closed all the time: {least:.1f} to {wakes:.1f} per second",
-            count=sum(each.wakes for each in reapers),
+            count=sum(each.wakes for each in observed.threads if each.role == "reaper"),
             per_second=0.0,
             evidence={"wakes of the reaper per second": round(wakes, 1), "seconds": round(observed.seconds, 1)},
             cause="The reaper, which only closes sockets, wakes 1 to 3 times for each. A socket per request costs a"
@@ -82,6 +83,16 @@ def socket_per_request(observed: Observed) -> list[Finding]:
             threshold=f"{MIN_WAKES_PER_SECOND:.0f} wakes per second, in {MIN_LOOKS} looks at least",
         )
     ]
+
+
+def _reaper_wakes(observed: Observed) -> float:
+    """Per second, if it goes on: no single burst."""
+    reapers = [each for each in observed.threads if each.role == "reaper" and each.moved >= MIN_LOOKS]
+    return sum(each.wakes_per_second for each in reapers)
+
+
+def _is_blocked(observed: Observed) -> bool:
+    return any(each.seconds >= MIN_BLOCKED_S for each in observed.threads)
 
 
 def _has_peer(observed: Observed) -> bool:
