@@ -82,7 +82,7 @@ def test_a_finding_has_its_evidence_cause_remedy_origin_and_next_command() -> No
     for row in (
         "threshold   1 s asleep outside epoll",
         "cause       Most likely a socket monitor that is no longer read – its pipe is full. (possible)",
-        "ruled out   listeners: 1 held, 0 opened meanwhile; TIME_WAIT: 4",
+        "ruled out   listeners 1 (0 new), TIME_WAIT 4",
         "harmless    Never: no message moves.",
         "remedy      Read the monitor until after its socket is closed.",
     ):

@@ -79,9 +79,9 @@ def test_each_program_has_its_findings_and_no_other(found: Found, name: str) -> 
 def test_findings_say_where_they_look(found: Found) -> None:
     shared = found["connection_shared_with_a_child"]["fork.shared"]
     assert shared.confidence == "certain"
-    assert "child " in str(shared.evidence["also held by"])
+    assert "child " in str(shared.evidence["holder"])
     stuck = found["stuck_on_a_lock"]["threads.stuck"]
-    assert "worker_that_needs_it (programs.py:" in str(stuck.evidence["waiting"])
+    assert "worker_that_needs_it (programs.py:" in str(stuck.evidence["wanted by"])
     accepted = found["accepted_not_closed"]["tcp.accepted-piling-up"]
     assert "127.0.0.1:" in accepted.title
     assert accepted.ruled_out["outgoing"] == {"held": 0, "opened meanwhile": 0}

@@ -154,9 +154,9 @@ def _finding(finding: Finding, style: Style) -> list[str]:
     lines = [label, *("  " + style.paint(line, "bold") for line in title)]
     for name, texts in (
         ("evidence", evidence_lines(finding.evidence)),
-        ("threshold", [finding.threshold]),
+        ("threshold", [finding.threshold if finding.severity != "note" else ""]),
         ("cause", [f"{finding.cause} ({finding.confidence})"]),
-        ("ruled out", [_ruled_out(finding.ruled_out)]),
+        ("ruled out", [_ruled_out(finding.ruled_out) if finding.severity != "note" else ""]),
         ("harmless", [finding.harmless]),
         ("remedy", [finding.remedy]),
     ):
@@ -171,8 +171,12 @@ def _finding(finding: Finding, style: Style) -> list[str]:
 
 
 def _ruled_out(ruled_out: dict[str, object]) -> str:
-    """All in one row, as one reads over it: `listeners: 1 held, 0 opened meanwhile; TIME_WAIT: 4`."""
-    return "; ".join(f"{name}: {figures}" for name, figures in ruled_out_rows(ruled_out))
+    """All in one row, as one reads over it: `listeners 1 (0 new), TIME_WAIT 4`."""
+    rows = []
+    for name, figures in ruled_out_rows(ruled_out):
+        held = figures.replace(" held, ", " (", 1).replace(" opened meanwhile", " new)", 1)
+        rows.append(f"{name} {held}" if figures[:1].isdigit() else f"{name}: {held}")
+    return ", ".join(rows)
 
 
 def ruled_out_rows(ruled_out: dict[str, object]) -> list[tuple[str, str]]:
@@ -239,7 +243,7 @@ def evidence_lines(evidence: dict[str, object]) -> list[str]:
         elif isinstance(value, list) and _is_stack(name):
             lines.append(f"{name.replace('_', ' ')}: {' ← '.join(printable(str(item)) for item in value)}")
         elif isinstance(value, list):
-            lines += [printable(str(item)) for item in value]
+            lines += [f"{name.replace('_', ' ')}: {printable(str(item))}" for item in value]
         elif value is not None:
             figures.append(_figure(name, _counted(value)))
     return lines + ([", ".join(figures)] if figures else [])

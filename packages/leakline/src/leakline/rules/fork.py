@@ -42,7 +42,7 @@ def shared(observed: Observed) -> list[Finding]:
             count=len(numbers),
             per_second=0.0,
             evidence={
-                "also held by": [_holder(relative, len(each)) for relative, each in holders[:5]],
+                "holder": [_holder(relative, len(each)) for relative, each in holders[:5]],
                 "connections": top(peer_of(connected[number]) for number in numbers),
                 "since_seconds": youngest,
                 **({"without close-on-exec": len(bare)} if bare else {}),
@@ -80,14 +80,16 @@ def port_kept(observed: Observed) -> list[Finding]:
             count=len(numbers),
             per_second=0.0,
             evidence={
-                "also held by": [_holder(each, len(each.shared)) for each in idle[:5]],
+                "holder": [_holder(each, len(each.shared)) for each in idle[:5]],
                 "listening on": where,
                 "since_seconds": min(each.age_s for each in idle),
             },
             cause="The child inherited the listening socket. When this process ends or starts anew, the port stays in"
             " LISTEN: bind() fails with `Address already in use`, and clients that connect wait for an answer that"
             " nobody gives.",
-            remedy=_REMEDY,
+            remedy="Close the listener in the child first thing, or fork before it is made; start programs with"
+            " subprocess's close_fds=True (its default), or SOCK_CLOEXEC in C. For now: end the child"
+            " before the restart.",
             harmless="The child is about to accept, as a worker that is busy with one request.",
             next=f"leakline ls {other.pid}",
             threshold="one listener that this process takes connections from, and the other one does not",

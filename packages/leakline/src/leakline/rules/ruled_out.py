@@ -10,6 +10,7 @@ from leakline.rules.grouping import address, new_since
 from leakline.rules.observed import Observed
 from leakline.rules.sorts import ACCEPTED, CLOSE_WAIT, LISTENERS, NEVER_BOUND, OUTGOING, held, sort_of
 
+RULED_OUT_SHARE = 0.2  # of the sockets that were opened meanwhile
 _NAMES = {
     LISTENERS: "listeners",
     ACCEPTED: "accepted",
@@ -20,7 +21,8 @@ _NAMES = {
 
 
 def ruled_out(observed: Observed, but: str = "") -> dict[str, object]:
-    """By sort of socket: how many are held, and how many of them were opened meanwhile. `but`: the sort that it is.
+    """By sort of socket: how many are held, and how many of them were opened meanwhile. `but`: the sort that it is;
+    what a good part of the new ones are is left out, too, as nothing rules it out.
 
     Outgoing ones also by the remote that has most. Empty where nobody has looked at the whole process.
     """
@@ -28,11 +30,12 @@ def ruled_out(observed: Observed, but: str = "") -> dict[str, object]:
         return {}
     fresh = new_since(observed.begin, observed.end)
     all_of, new_of = held(observed), Counter(sort_of(each) for each in fresh)
+    sockets = sum(each.socket is not None for each in fresh)
     found: dict[str, object] = {}
     for sort, name in _NAMES.items():
-        if sort != but:
+        if sort != but and new_of[sort] <= RULED_OUT_SHARE * sockets:
             found[name] = {"held": all_of[sort], "opened meanwhile": new_of[sort]}
-    if but != OUTGOING and all_of[OUTGOING]:
+    if "outgoing" in found and all_of[OUTGOING]:
         found["outgoing"] = {**_figures(found["outgoing"]), **_most_remote(observed)}
     if observed.closely.time_wait is not None:
         found["TIME_WAIT"] = observed.closely.time_wait.total

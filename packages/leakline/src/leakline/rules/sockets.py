@@ -92,4 +92,6 @@ def _errors(observed: Observed) -> dict[str, int]:
 def _lasting(observed: Observed, sort: str) -> list[Descriptor]:
     if observed.begin is None or observed.end is None or observed.end.at - observed.begin.at < MIN_SECONDS:
         return []
-    return [each for each in lasting(observed.begin, observed.end) if sort_of(each) == sort]
+    # What was opened meanwhile has not lasted yet; but where it is what a kind grows by, it is what this is about.
+    among = observed.end.descriptors if growing_by(observed, sort) else lasting(observed.begin, observed.end)
+    return [each for each in among if sort_of(each) == sort]

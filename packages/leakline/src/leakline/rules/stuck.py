@@ -9,7 +9,7 @@ in a futex. Three things tell them apart, and one is needed:
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 from leakline.facts import Finding, Frame, Snapshot, Thread, told
 from leakline.rules.grouping import peer_of
@@ -21,6 +21,7 @@ MIN_SECONDS = 3.0
 _READING = ("read", "recvfrom", "recvmsg", "readv", "poll", "ppoll")
 _IDLE = ("/threading.py", "/queue.py", "/concurrent/futures/thread.py", "/concurrent/futures/process.py")
 _IDLE_FOLDERS = ("/multiprocessing/", "/asyncio/", "/socketserver.py", "/selectors.py", "/sched.py")
+_THREADS_SHOWN, _STACKS_SHOWN, _DEEP = 4, 3, 5
 Group = tuple[str, int]
 
 
@@ -75,7 +76,7 @@ def stuck(observed: Observed) -> list[Finding]:
             count=len(threads),
             per_second=0.0,
             evidence={
-                "waiting": [_line(observed, group, thread) for group, each in groups.items() for thread in each[:8]],
+                "waiting for": [_line(observed, group, each) for group, each in groups.items()],
                 **_owners(observed, groups),
                 **_stacks(observed, threads),
             },
@@ -127,13 +128,12 @@ def _descriptor(observed: Observed, number: int) -> str:
     return str(number)
 
 
-def _line(observed: Observed, group: Group, thread: Thread) -> str:
+def _line(observed: Observed, group: Group, threads: list[Thread]) -> str:
     sort, number = group
-    frames = observed.stacks.get(thread.tid, ())
-    where = f", in {told(frames[0])}" if frames else ""
-    what = f"descriptor {_descriptor(observed, number)}" if sort == "descriptor" else f"lock {number:#x}"
-    call = thread.wait.call if thread.wait is not None else "?"
-    return f"thread {thread.tid} {thread.name}: {call}, {what}{where}"
+    what = f"descriptor {_descriptor(observed, number)}" if sort == "descriptor" else f"{sort} {number:#x}"
+    named = ", ".join(f"{thread.tid} {thread.name}" for thread in threads[:_THREADS_SHOWN])
+    more = f" and {len(threads) - _THREADS_SHOWN} more" if len(threads) > _THREADS_SHOWN else ""
+    return f"{what}: thread{'s' if len(threads) > 1 else ''} {named}{more}"
 
 
 def _owners(observed: Observed, groups: dict[Group, list[Thread]]) -> dict[str, object]:
@@ -163,12 +163,14 @@ def _suspects(observed: Observed, groups: dict[Group, list[Thread]]) -> list[str
     ]
 
 
-def _stacks(observed: Observed, threads: list[Thread], shown: int = 3, deep: int = 6) -> dict[str, object]:
-    with_stack = [thread for thread in threads if observed.stacks.get(thread.tid)]
-    return {
-        f"stack of {thread.tid}": [told(frame) for frame in observed.stacks[thread.tid][:deep]]
-        for thread in with_stack[:shown]
-    }
+def _stacks(observed: Observed, threads: list[Thread]) -> dict[str, object]:
+    """The stacks, innermost frame first: each once, most common first."""
+    stacks = Counter(observed.stacks[thread.tid] for thread in threads if observed.stacks.get(thread.tid))
+    found: dict[str, object] = {}
+    for index, (frames, count) in enumerate(stacks.most_common(_STACKS_SHOWN)):
+        name = "wanted by" if not index else f"stack {index + 1}, wanted by"
+        found[name] = [f"{count} × {told(frames[0])}", *(told(frame) for frame in frames[1:_DEEP])]
+    return found
 
 
 def _gdb(pid: int) -> str:
