@@ -64,3 +64,7 @@ def test_forks_in_every_way_leave_nothing_and_take_nothing() -> None:
 
 def test_random_frames_leak_nothing_and_kill_nothing() -> None:
     play("fuzz.py", "--frames", "3000", "--peers", "50", "--unread", "3000", "--calm", "1")
+
+
+def test_the_history_of_brokers_over_zookeeper_is_sound_when_an_instance_is_stopped() -> None:
+    play("zookeeper_faults.py", "--servers", "1", "--rounds", "1", "--only", "instance")

@@ -35,6 +35,13 @@ def up(
         callback=seconds,
         help="An instance that is silent for so long leaves the registry (seconds).",
     ),
+    zookeeper_session_s: float = typer.Option(
+        6.0,
+        min=0.5,
+        max=DAY_S,
+        callback=seconds,
+        help="ZooKeeper keeps what this broker registered for so long without hearing of it (seconds).",
+    ),
     max_message_bytes: int = typer.Option(
         16 * 1024 * 1024, min=1024, max=LARGEST, help="Largest call or result that clients may send."
     ),
@@ -56,7 +63,11 @@ def up(
 
     set_up_logging(verbose)
     options = BrokerOptions(
-        heartbeat_s=lease_s / 3, lease_s=lease_s, max_message_bytes=max_message_bytes, max_sessions=max_sessions
+        heartbeat_s=lease_s / 3,
+        lease_s=lease_s,
+        max_message_bytes=max_message_bytes,
+        max_sessions=max_sessions,
+        zookeeper_session_s=zookeeper_session_s,
     )
 
     async def main(stop: asyncio.Event) -> None:
