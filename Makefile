@@ -185,3 +185,6 @@ hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (
 .PHONY: hold-zookeeper hold-scale hold-hosts
 hold-zookeeper: $(STAMP) native ## brokers over 3 ZooKeeper servers: leader killed, all stopped, brokers and instances killed, stopped, cut off (as root), clocks that jump; the history is checked (5 min)
 	@$(BIN)/python $(HOLD)/zookeeper_faults.py
+
+hold-scale: $(STAMP) native ## 10 000 hosts and 100 000 instances, by simulation: what each step costs, what is full first (1 min)
+	@$(BIN)/python packages/datacenter/tests/registry/hold_scale.py

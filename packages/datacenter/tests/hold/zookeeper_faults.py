@@ -28,10 +28,11 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from figures import finish, kinds_at_rest, ledger_faults, wait_for_kinds
+from figures import finish, kinds_at_rest, ledger_faults
 from history import Answered, Event, Held, Resolved, faults, worst_staleness
 
 from datacenter.testing import Ensemble, Launcher, Process, RunningBroker, namespaces
@@ -90,12 +91,6 @@ class Cast:
             self.brokers[1] = self._broker_there(port)
         else:
             self.brokers[0] = self.launch.broker(port, host=self._hosts[0], options=self._options)
-
-    def actors(self) -> dict[str, Process]:
-        return {
-            **{f"broker {number}": broker for number, broker in enumerate(self.brokers)},
-            **{f"instance {number}": instance for number, instance in enumerate(self.instances)},
-        }
 
     def ids(self) -> set[str]:
         said = [each.wait_line(r'^{"serving".*}$')[1] for each in self.instances]
@@ -186,7 +181,8 @@ def broker_is_cut_off(cast: Cast) -> None:
         print("  not root: the network is not cut")
         return
     cast.spaces.cut()
-    time.sleep(SESSION_S * random.uniform(1.5, 2.5))
+    time.sleep(0.2)
+    _pause(random.choice(cast.instances), SESSION_S * random.uniform(1.5, 2.5))  # one that it does not see leave
     cast.spaces.mend()
 
 
@@ -234,7 +230,7 @@ def play(cast: Cast, rounds: int, names: list[str]) -> list[str]:
     worst = 0.0
     if converged(cast) is None:
         return ["the brokers did not agree before anything happened"]
-    before = {name: kinds_at_rest(each.pid) for name, each in cast.actors().items()}
+    before = _kinds(cast)
     for number in range(rounds):
         for name in random.sample(names, len(names)):
             FAULTS[name](cast)
@@ -255,15 +251,24 @@ def play(cast: Cast, rounds: int, names: list[str]) -> list[str]:
     return found
 
 
-def _accounts(cast: Cast, before: dict[str, dict[str, int]]) -> list[str]:
+def _kinds(cast: Cast) -> dict[str, Counter[str]]:
+    """Descriptors by kind at rest; those of the brokers together, for sessions move between them."""
+    return {
+        "brokers": sum((Counter(kinds_at_rest(each.pid)) for each in cast.brokers), Counter()),
+        **{f"instance {number}": Counter(kinds_at_rest(each.pid)) for number, each in enumerate(cast.instances)},
+    }
+
+
+def _accounts(cast: Cast, before: dict[str, Counter[str]]) -> list[str]:
     found = []
-    for name, each in cast.actors().items():
-        after = wait_for_kinds(each.pid, before[name])
-        if after != before[name]:
-            found.append(f"{name}: descriptors {before[name]} before, {after} after")
-        if name.startswith("broker"):  # an instance's event loop is its program's own
-            found += [f"{name}'s ledger: {fault}" for fault in ledger_faults(each.pid)]
-    for each in (*cast.actors().values(), *cast.observers):
+    end = time.monotonic() + 15.0
+    while (after := _kinds(cast)) != before and time.monotonic() < end:
+        time.sleep(0.5)
+    found += [f"{name}: descriptors {before[name]} before, {after[name]} after"
+              for name in before if before[name] != after[name]]  # fmt: skip
+    for broker in cast.brokers:  # an instance's event loop is its program's own
+        found += [f"{broker!r}'s ledger: {fault}" for fault in ledger_faults(broker.pid)]
+    for each in (*cast.brokers, *cast.instances, *cast.observers):
         if "Traceback" in each.errors:
             found.append(f"{each!r} printed a traceback: {each.errors[-2000:]}")
     return found
