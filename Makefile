@@ -182,7 +182,8 @@ hold-healthy: $(STAMP) native ## 27 healthy programs under load for 60 s each, n
 .PHONY: hold-cost
 hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (at most 2 % of a core), and the process (nothing) (3 min)
 	@$(BIN)/python -m bench.observing
-.PHONY: hold-zookeeper hold-scale hold-hosts
+
+.PHONY: hold-zookeeper hold-scale
 hold-zookeeper: $(STAMP) native ## brokers over 3 ZooKeeper servers: leader killed, all stopped, brokers and instances killed, stopped, cut off (as root), clocks that jump; the history is checked (5 min)
 	@$(BIN)/python $(HOLD)/zookeeper_faults.py
 
