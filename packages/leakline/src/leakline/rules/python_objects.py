@@ -1,5 +1,6 @@
 """`python.lost`, `python.retained`, `python.waiting-for-gc`: which object keeps the descriptors that pile up, where a
-Python process could be looked at from inside. Pure. They stand beside the finding about the growth, and say whose it is.
+Python process could be looked at from inside. Pure. They stand beside the finding about the growth, and say whose it
+is.
 """
 
 from __future__ import annotations
