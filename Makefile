@@ -159,6 +159,14 @@ hold-recording: $(STAMP) native ## 16 threads write a recording that is read all
 hold-attach: $(STAMP) native ## 400 attachments to a busy Python server and to redis-server under load: no crash, no wrong answer, nothing kept, threads stand still for milliseconds (1 min)
 	@$(BIN)/python packages/leakline/tests/recorder/attach/hold_attach.py 400
 
+.PHONY: hold-prefork
+hold-prefork: $(STAMP) native ## 100 kill -9 of each worker, watcher and fork server under load: the service goes on, no worker ever has the registry's connection, nothing grows (8 min)
+	@$(BIN)/python $(HOLD)/prefork_kills.py
+
+.PHONY: bench-prefork
+bench-prefork: $(STAMP) ## two workers beside one, on two processors, calls that compute: at least 1.7 times (1 min)
+	@$(BIN)/python -m bench.prefork
+
 .PHONY: hold-plugin
 hold-plugin: $(STAMP) native ## what `pytest --leakline` costs on real suites, interleaved with plain runs: 5 % of their processor time at most (10 min)
 	@$(BIN)/python packages/leakline/tests/hold/plugin_overhead.py

@@ -78,6 +78,7 @@ class Dispatcher:
 
     draining: the names of services that end, as their server says it: their new calls are told to go elsewhere.
     lease_left_s(name): how long a service's instance is certainly registered; asked for those that are `leased`.
+    tell(): the answer to who asks for statistics.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Dispatcher:
         options: ServiceOptions,
         draining: Set[str],
         lease_left_s: Callable[[str], float],
+        tell: Callable[[], Coroutine[Any, Any, dict[str, Any]]],
     ) -> None:
         self.in_flight = 0
         self.idle = asyncio.Event()
@@ -99,6 +101,8 @@ class Dispatcher:
         self._methods = {
             (service.name, method.name): method for service in services.values() for method in service.methods.values()
         }
+        told = Method(tell, "statistics", idempotent=True)
+        self._methods.update({(name, wire.STATISTICS): told for name in services})
         self._tasks: dict[int, asyncio.Task[None]] = {}  # strong references: a loop keeps only weak ones
         self._next_task = 0
         self._closed = False
@@ -153,7 +157,7 @@ class Dispatcher:
         except ProtocolError:
             self._counts["malformed"] += 1
             return
-        self._counts["calls"] += 1
+        self._counts["calls"] += call.method != wire.STATISTICS
         if len(frame) > self._max_bytes:  # where bundles must pass, so do calls of that size (bundles.largest_message)
             text = (
                 f"the call of {call.service}.{call.method} has {len(frame):,} bytes; the limit is {self._max_bytes:,}"

@@ -69,7 +69,8 @@ class Server:
     advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0). A host name
     is resolved at start, which may block: clients are told its number.
     insecure: allows an address beyond loopback although nothing protects the traffic.
-    registrar: who registers its instances, instead of a session of its own with `broker`.
+    registrar: who registers its instances, instead of a session of its own with `broker`. family: what to tell of the
+    processes that serve together with this one, when asked for statistics.
     `datacenter drain` ends it: once all its services were drained it closes by itself; await `drained()` to go on then.
     Raises AddressInUseError, AddressError, InsecureAddressError at start; `registered` BrokerUnreachableError.
     Use from another thread is not allowed; after a fork it raises ForkedError.
@@ -85,6 +86,7 @@ class Server:
         insecure: bool = False,
         options: ServiceOptions | None = None,
         registrar: Registrar | None = None,
+        family: Callable[[], Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self.services = _by_name([services] if isinstance(services, Service) else services)
         self.options = options or ServiceOptions()
@@ -107,7 +109,8 @@ class Server:
         self._alone.set()
         self._instances: dict[str, Instance] = {}
         self._own_session: Session | None = None
-        self._calls = Dispatcher(self.services, self.options, self._draining, self.lease_left_s)
+        self._family = family
+        self._calls = Dispatcher(self.services, self.options, self._draining, self.lease_left_s, self._tell)
 
     async def __aenter__(self) -> Server:
         self.start()
@@ -241,6 +244,16 @@ class Server:
     def counts(self) -> dict[str, int]:
         """How many calls came and what became of them, and how many are open now; {} before the start. Any thread."""
         return self._calls.statistics() if self._started else {}
+
+    async def _tell(self) -> dict[str, Any]:
+        """The answer to `datacenter stats`, which is itself a call in flight."""
+        counts = self.counts()
+        return {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "statistics": {**counts, "in_flight": counts["in_flight"] - 1},
+            **(await self._family() if self._family is not None else {}),
+        }
 
     def statistics(self) -> dict[str, Any]:
         """Counts since the start, and what is open now. Raises ForkedError."""

@@ -33,6 +33,8 @@ ServiceType = Literal["rpc", "topic", "pipeline", "foreign"]
 ResolutionState = Literal["live", "away", "settling", "unknown"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+#: the method by which any instance tells what it counts; no user's method can have a dot in its name
+STATISTICS: Final = "datacenter.statistics"
 NO_KEYWORDS: Final = Raw(b"\x80")  # MessagePack of {}
 
 

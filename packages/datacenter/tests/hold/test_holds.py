@@ -58,6 +58,10 @@ def test_a_rolling_restart_fails_no_call() -> None:
     play("rolling.py", "--rounds", "1", "--in-flight", "30")
 
 
+def test_a_family_goes_on_whoever_of_it_is_killed() -> None:
+    play("prefork_kills.py", "--kills", "1", "--route", "direct")
+
+
 def test_forks_in_every_way_leave_nothing_and_take_nothing() -> None:
     play("forks.py", "--forks", "32", "--wait", "1")
 

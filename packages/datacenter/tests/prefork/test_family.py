@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ def client(broker: RunningBroker) -> Iterator[Client]:
 
 
 def test_each_process_holds_what_is_its_own(family: RunningService, broker: RunningBroker, client: Client) -> None:
-    assert client.call("shop.pid") in [pid_of(family, name) for name in WORKERS]
+    for _ in range(5):
+        assert client.call("shop.pid") in [pid_of(family, name) for name in WORKERS]
     pids = {relative.name: relative.pid for relative in family_of(family.pid)}
     assert sorted(pids) == ["fork-server", "watcher", *WORKERS]
     assert {name: to_broker(pid, broker) for name, pid in pids.items()} == {
@@ -39,6 +41,33 @@ def test_each_process_holds_what_is_its_own(family: RunningService, broker: Runn
         found = compare_with_proc(pid)
         assert found.exact, found.reason
         assert found.unexplained({number: target for number, target in found.unowned if number <= 2}) == ()
+
+
+def test_the_sum_of_what_workers_count_keeps_what_the_dead_counted(
+    family: RunningService, broker: RunningBroker, launch: Launcher, client: Client
+) -> None:
+    def stats(*words: str) -> str:
+        command = launch.command("stats", "shop", "--broker", broker.address, *words)
+        assert command.wait(30) == 0, command.errors
+        launch.release(command)
+        return "\n".join(line for _, line in command.lines)
+
+    for _ in range(10):
+        client.call("shop.pid")
+    told = json.loads(stats("--json"))
+    assert told["total"]["calls"] == 10
+    assert sorted(instance["name"] for instance in told["instances"]) == [*WORKERS]
+    first = pid_of(family, "worker-1")
+    os.kill(first, signal.SIGTERM)  # in order, so that it says what it has counted to the last
+    until(lambda: gone([first]), "it has ended")
+    until(lambda: len(registered(broker, launch) - {first}) == 2, "another one is registered")
+    told = json.loads(stats("--json"))
+    assert told["total"]["calls"] == 10
+    (group,) = told["families"]
+    assert (group["supervisor"], group["restarts"], group["session"]) == (family.pid, 1, "connected")
+    lines = stats().splitlines()
+    assert [line.split()[0] for line in lines] == ["WHO", *WORKERS, "ended", "sum", "supervisor"]
+    assert lines[-2].split()[2] == "10"
 
 
 def test_who_is_killed_is_replaced_and_the_others_live_on(

@@ -18,6 +18,7 @@ from datacenter.commands.drain import drain
 from datacenter.commands.fds import fds
 from datacenter.commands.ls import ls
 from datacenter.commands.serve import serve
+from datacenter.commands.stats import stats
 from datacenter.commands.up import up
 from datacenter.commands.watchdog import watchdog
 from datacenter.errors import (
@@ -60,7 +61,7 @@ def _options(
     pass
 
 
-for command in (up, serve, ls, call, drain, watchdog, fds, demo):
+for command in (up, serve, ls, stats, call, drain, watchdog, fds, demo):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
     doctor

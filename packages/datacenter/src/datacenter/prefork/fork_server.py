@@ -160,6 +160,12 @@ def name_process(title: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_NAME, title.encode()[:15], 0, 0, 0)
 
 
+def process_name() -> str:
+    """What `name_process` has said."""
+    with open("/proc/self/comm") as file:
+        return file.read().strip()
+
+
 def pass_over(_number: int, _frame: object) -> None:
     """A handler that does nothing. Not SIG_IGN, which would also hold in the programs that a worker starts."""
 

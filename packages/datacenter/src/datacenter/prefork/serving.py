@@ -11,21 +11,23 @@ import logging
 import os
 import signal
 import socket
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from datacenter import runtime
 from datacenter.dispatcher import ServiceOptions
-from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError
+from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError, NotServableError
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
+from datacenter.prefork.fork_server import process_name
 from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
 from datacenter.server import Server
 from datacenter.service import Service
-from datacenter.sockets.addresses import for_bind, for_connect
+from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
 
 log = logging.getLogger("datacenter.service")
 _COUNTS = ("calls", "errors", "refused", "malformed", "dropped_replies")
@@ -54,7 +56,8 @@ def check_addresses(settings: Settings) -> None:
             f"several workers cannot listen at {settings.listen}",
             "Each needs a port of its own, also beside the one that it replaces: --listen tcp://HOST:0.",
         )
-    wanted = [(for_connect(settings.broker), "connect to"), (for_bind(settings.listen), "listen at")]
+    brokers = each_for_connect(settings.broker).split(",")
+    wanted = [*((for_connect(broker), "connect to") for broker in brokers), (for_bind(settings.listen), "listen at")]
     for address, verb in wanted:
         if not address.local and not settings.insecure:
             raise InsecureAddressError(
@@ -96,6 +99,12 @@ def prepare(arguments: Raw) -> None:
     settings = msgspec.msgpack.decode(arguments, type=Settings)
     set_up_logging(settings.verbose)
     _services[:] = [load(target) for target in settings.targets]
+    leased = [service.name for service in _services if service.leased]
+    if leased:
+        raise NotServableError(
+            f"{leased[0]} is leased, and a worker cannot know how long its lease holds",
+            "Serve it by processes with sessions of their own: without --workers.",
+        )
 
 
 def main(end: socket.socket, arguments: Raw) -> None:
@@ -137,6 +146,7 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
         server = Server(
             _services,
             registrar=worker.registrar,
+            family=functools.partial(_family, process, worker),
             listen=settings.listen,
             advertise=settings.advertise,
             insecure=settings.insecure,
@@ -170,6 +180,12 @@ async def _until_over(server: Server, stop: asyncio.Event, worker: Worker) -> No
             waiting.cancel()
 
 
+async def _family(process: runtime.Runtime, worker: Worker) -> dict[str, Any]:
+    """Which worker this is, and how the family does."""
+    told = asyncio.run_coroutine_threadsafe(worker.family(), process.reactor.loop)
+    return {"name": process_name(), "family": await asyncio.wrap_future(told)}
+
+
 def _look(registered: asyncio.Future[None]) -> None:
     error = None if registered.cancelled() else registered.exception()
     if isinstance(error, BrokerUnreachableError):
@@ -188,8 +204,7 @@ def _counted(server: Server | None) -> messages.Statistics | None:
 
 def _name_log() -> None:
     """Says in each line which process it is."""
-    with open("/proc/self/comm") as file:
-        name = file.read().strip()
+    name = process_name()
     for handler in logging.getLogger().handlers:
         handler.setFormatter(
             logging.Formatter(f"%(asctime)s %(levelname)s {name}[{os.getpid()}] %(name)s: %(message)s")

@@ -28,6 +28,10 @@ class Totals:
         told = self._living.get(number)
         return {} if told is None else {**told.counts, **told.gauges}
 
+    def of_ended(self) -> dict[str, int]:
+        """What those counted that live no more."""
+        return dict(self._ended)
+
     def sums(self) -> dict[str, int]:
         """Of all."""
         total = Counter(self._ended)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -119,6 +120,8 @@ class Supervisor:
         return {
             "workers": workers,
             "total": self._totals.sums(),
+            "ended": self._totals.of_ended(),
+            "supervisor": os.getpid(),
             "watcher": None if self._watcher is None else self._watcher.pid,
             "fork_server": self._fork_servers.pid,
             "session": self._book.session.state,
