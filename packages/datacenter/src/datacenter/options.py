@@ -29,6 +29,7 @@ GROUPS: Final = {
     "zookeeper": "the registry that several brokers share in ZooKeeper (docs/zookeeper.md)",
     "relay": "the broker's proxy of one service: `RelayOptions`, `RelayManagerOptions`",
     "watchdog": "servers that know nothing of datacenter: `HealthOptions`, `WatchdogOptions`",
+    "gateway": "`datacenter proxy`, a TCP gateway in front of them: `GatewayOptions`",
 }
 
 

@@ -17,7 +17,7 @@ SOURCES = (
     "datacenter.broker.relay_life",
     "datacenter.broker.relay_manager",
     "datacenter.gateway.health",
-    "datacenter.gateway.watchdog",
+    "datacenter.gateway.options",
 )
 
 _HEAD = """\

@@ -17,6 +17,7 @@ from datacenter.commands.doctor import doctor
 from datacenter.commands.drain import drain
 from datacenter.commands.fds import fds
 from datacenter.commands.ls import ls
+from datacenter.commands.proxy import proxy
 from datacenter.commands.serve import serve
 from datacenter.commands.stats import stats
 from datacenter.commands.up import up
@@ -61,7 +62,7 @@ def _options(
     pass
 
 
-for command in (up, serve, ls, stats, call, drain, watchdog, fds, demo):
+for command in (up, serve, ls, stats, call, drain, watchdog, proxy, fds, demo):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
     doctor

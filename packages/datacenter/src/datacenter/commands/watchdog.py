@@ -11,8 +11,8 @@ import typer
 
 from datacenter.checks import DAY_S, LARGEST
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, seconds
-from datacenter.gateway.health import BACK_AFTER, GONE_AFTER, QUIET_AFTER, Health, HealthOptions
-from datacenter.gateway.watchdog import INTERVAL_S, TIMEOUT_S, Watchdog, WatchdogOptions
+from datacenter.gateway import health as defaults
+from datacenter.gateway.health import HealthOptions, WatchdogOptions
 from datacenter.main_loop import run, set_up_logging
 
 
@@ -23,14 +23,24 @@ def watchdog(
         "tcp", "--check", "-c", help="tcp, redis, http, http:/PATH, or 'command:WORDS' (exit status 0 passes)."
     ),
     interval_s: float = typer.Option(
-        INTERVAL_S, min=0.01, max=DAY_S, callback=seconds, help="Pause between two checks (seconds)."
+        defaults.INTERVAL_S, min=0.01, max=DAY_S, callback=seconds, help="Pause between two checks (seconds)."
     ),
     timeout_s: float = typer.Option(
-        TIMEOUT_S, min=0.01, max=DAY_S, callback=seconds, help="A check that takes longer has failed (seconds)."
+        defaults.TIMEOUT_S,
+        min=0.01,
+        max=DAY_S,
+        callback=seconds,
+        help="A check that takes longer has failed (seconds).",
     ),
-    quiet_after: int = typer.Option(QUIET_AFTER, min=1, max=LARGEST, help="Failed checks in a row until it is quiet."),
-    gone_after: int = typer.Option(GONE_AFTER, min=1, max=LARGEST, help="Failed checks in a row until it is gone."),
-    back_after: int = typer.Option(BACK_AFTER, min=1, max=LARGEST, help="Passed checks in a row until it is back."),
+    quiet_after: int = typer.Option(
+        defaults.QUIET_AFTER, min=1, max=LARGEST, help="Failed checks in a row until it is quiet."
+    ),
+    gone_after: int = typer.Option(
+        defaults.GONE_AFTER, min=1, max=LARGEST, help="Failed checks in a row until it is gone."
+    ),
+    back_after: int = typer.Option(
+        defaults.BACK_AFTER, min=1, max=LARGEST, help="Passed checks in a row until it is back."
+    ),
     broker: str = BROKER_OPTION,
     insecure: bool = INSECURE_OPTION,
     as_json: bool = typer.Option(False, "--json", help="One JSON object for each change, a line each."),
@@ -49,11 +59,13 @@ def watchdog(
       datacenter watchdog -n web -a 127.0.0.1:8080 -a 127.0.0.1:8081 -c http:/health
       datacenter watchdog -n db -a 127.0.0.1:5432 -c 'command:pg_isready -q -p 5432'
     """
+    from datacenter.gateway.watchdog import Watchdog
+
     set_up_logging(verbose)
     health = HealthOptions(quiet_after=quiet_after, gone_after=gone_after, back_after=back_after)
     options = WatchdogOptions(interval_s=interval_s, timeout_s=timeout_s, health=health)
 
-    def tell(endpoint: str, now: Health, why: str) -> None:
+    def tell(endpoint: str, now: defaults.Health, why: str) -> None:
         if as_json:
             at = datetime.now().astimezone().isoformat(timespec="milliseconds")
             row = {"schema": 1, "at": at, "name": name, "endpoint": endpoint, "health": now, "why": why}

@@ -10,10 +10,10 @@ its data answers late.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from datacenter.checks import check, whole
+from datacenter.checks import DAY_S, check, seconds, whole
 from datacenter.options import option
 
 Health = Literal["absent", "healthy", "quiet", "gone"]
@@ -33,6 +33,15 @@ BACK_AFTER: Final = option(
 )  # fmt: skip
 
 
+INTERVAL_S: Final = option(
+    "watchdog", "interval_s", 1.0, "s", "M", "From the end of one check of a server to the beginning of the next.",
+)  # fmt: skip
+TIMEOUT_S: Final = option(
+    "watchdog", "timeout_s", 1.0, "s", "M",
+    "A check that takes longer has failed: a firewall that drops packets refuses nothing.",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class HealthOptions:
     """How many checks in a row it takes. Raises BadOptionError."""
@@ -43,6 +52,18 @@ class HealthOptions:
 
     def __post_init__(self) -> None:
         check(self, quiet_after=whole(1), gone_after=whole(1), back_after=whole(1))
+
+
+@dataclass(frozen=True)
+class WatchdogOptions:
+    """Seconds, and counts of checks in a row. Raises BadOptionError."""
+
+    interval_s: float = INTERVAL_S
+    timeout_s: float = TIMEOUT_S
+    health: HealthOptions = field(default_factory=HealthOptions)
+
+    def __post_init__(self) -> None:
+        check(self, interval_s=seconds(0.01, DAY_S), timeout_s=seconds(0.01, DAY_S))
 
 
 class HealthWatch:

@@ -17,40 +17,18 @@ import logging
 import socket
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
 
 from datacenter import runtime, wire
-from datacenter.checks import DAY_S, check, seconds
 from datacenter.errors import AddressError, BadOptionError, DatacenterError
-from datacenter.gateway.health import Health, HealthOptions, HealthWatch
+from datacenter.gateway.health import Health, HealthWatch, WatchdogOptions
 from datacenter.gateway.probes import Probe, ProbeFailedError, probe_named
-from datacenter.options import CLOSE_DEADLINE_S, option
+from datacenter.options import CLOSE_DEADLINE_S
 from datacenter.session import Session, SessionOptions
 from datacenter.sockets.addresses import for_connect
 from datacenter.wire import Instance
 
 log = logging.getLogger("datacenter.watchdog")
-
-INTERVAL_S: Final = option(
-    "watchdog", "interval_s", 1.0, "s", "M", "From the end of one check of a server to the beginning of the next.",
-)  # fmt: skip
-TIMEOUT_S: Final = option(
-    "watchdog", "timeout_s", 1.0, "s", "M",
-    "A check that takes longer has failed: a firewall that drops packets refuses nothing.",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class WatchdogOptions:
-    """Seconds, and counts of checks in a row. Raises BadOptionError."""
-
-    interval_s: float = INTERVAL_S
-    timeout_s: float = TIMEOUT_S
-    health: HealthOptions = field(default_factory=HealthOptions)
-
-    def __post_init__(self) -> None:
-        check(self, interval_s=seconds(0.01, DAY_S), timeout_s=seconds(0.01, DAY_S))
 
 
 @dataclass

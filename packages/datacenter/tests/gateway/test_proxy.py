@@ -1,0 +1,182 @@
+"""`datacenter proxy`: real Redis behind it, real clients before it, its processes killed meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from datacenter.errors import AddressError, DatacenterError, InsecureAddressError
+from datacenter.gateway.workers import reserve
+from datacenter.testing.launcher import Launcher, RunningBroker
+from datacenter.testing.ports import free_port
+from datacenter.testing.processes import Process
+from leakline import proc
+from redis_servers import start_redis
+
+DEADLINE_S = 30.0
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.01)
+
+
+def children(supervisor: Process) -> dict[str, int]:
+    """What the family's processes are called -> pid."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
+                if int(fields[1]) == supervisor.pid:
+                    found[Path("/proc", name, "comm").read_text().strip()] = int(name)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    return found
+
+
+def sockets(pid: int) -> list[str]:
+    """The TCP sockets of a process, as a person would name them."""
+    found = []
+    for descriptor in proc.snapshot(pid, threads=False, libraries=False).descriptors:
+        if descriptor.socket is not None and descriptor.socket.protocol == "tcp":
+            remote = descriptor.socket.remote
+            found.append(descriptor.socket.role if remote is None or not remote.port else f"to {remote.port}")
+    return sorted(found)
+
+
+class Site:
+    """A broker, two Redis servers with their watchdog, and a gateway before them."""
+
+    def __init__(self, launcher: Launcher, balance: str) -> None:
+        self.launcher = launcher
+        self.broker: RunningBroker = launcher.broker(options=("--lease-s", "3"))
+        self.redises = [start_redis(launcher) for _ in range(2)]
+        addresses = [word for _, port in self.redises for word in ("-a", f"127.0.0.1:{port}")]
+        fast = ("--interval-s", "0.1", "--gone-after", "3", "--back-after", "1")
+        words = ("watchdog", "-b", self.broker.address, "-n", "redis", "-c", "redis", *fast, *addresses)
+        self.watchdog = launcher.command(*words)
+        for _ in self.redises:
+            self.watchdog.wait_line("healthy$", DEADLINE_S)
+        self.port = free_port()
+        words = ("-b", self.broker.address, "-s", "redis", "-l", f"127.0.0.1:{self.port}", "--balance", balance)
+        self.proxy = launcher.command("proxy", *words, "--drain-s", "1")
+        self.proxy.wait_line(f"^proxy for redis with 2 workers at tcp://127.0.0.1:{self.port}$", DEADLINE_S)
+
+    def client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, protocol=2, socket_timeout=DEADLINE_S)
+
+
+@pytest.fixture(params=["least-connections", "redis-keys"])
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+    with Launcher(cwd=tmp_path) as launcher:
+        yield Site(launcher, request.param)
+
+
+def test_a_gateway_whose_parts_die_one_after_another(site: Site) -> None:
+    for _, port in site.redises:
+        with redis.Redis(port=port) as direct:
+            direct.set("a", "1")
+    with site.client() as client:
+        assert client.get("a") == b"1"
+    family = children(site.proxy)
+    assert family.keys() == {"fork-server", "watcher", "worker-1", "worker-2"}
+    broker = int(site.broker.address.rpartition(":")[2])
+    backends = {f"to {port}" for _, port in site.redises}
+    for name, pid in family.items():  # one process has the registry, and nobody inherits anything
+        held = set(sockets(pid))
+        assert (f"to {broker}" in held) == (name == "watcher"), (name, held)
+        assert held <= ({"listener", *backends} if name.startswith("worker") else {f"to {broker}"}), (name, held)
+    before = {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in family.items()}
+
+    for name in ("watcher", "worker-1", "fork-server", "worker-2"):
+        os.kill(family[name], signal.SIGKILL)
+        gone = family[name]
+        until(lambda: children(site.proxy).get(name, gone) != gone, f"another {name}")  # noqa: B023
+        with site.client() as client:  # one worker at least listens all the while
+            assert answered(client) == b"1"
+
+    def as_before() -> bool:
+        family = children(site.proxy)
+        now = {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in family.items()}
+        return now == before
+
+    until(as_before, f"as many descriptors as before: {before}")
+    assert site.proxy.end() == 0, site.proxy.errors
+
+
+def answered(client: redis.Redis) -> object:
+    """What `a` is; a connection that a killed worker had taken is made again."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return client.get("a")
+        except (redis.ConnectionError, redis.ResponseError):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+
+def test_a_backend_that_dies_leaves_and_comes_back(site: Site) -> None:
+    first, port = site.redises[0]
+    said = len(site.watchdog.lines)
+    first.kill()
+    site.watchdog.wait_line(f":{port} gone", DEADLINE_S, after=said)
+
+    def all_work() -> bool:
+        try:
+            for number in range(10):
+                with site.client() as client:
+                    client.set(f"k{number}", "1")
+        except (redis.ConnectionError, redis.ResponseError):
+            return False
+        return True
+
+    until(all_work, "every request is answered by the other server")
+    start_redis(site.launcher, port)
+    site.watchdog.wait_line(f":{port} healthy", DEADLINE_S, after=said)
+
+    def used_again() -> bool:
+        all_work()
+        with redis.Redis(port=port) as direct:
+            return direct.dbsize() > 0
+
+    until(used_again, "the server that came back gets requests")
+    workers = [pid for name, pid in children(site.proxy).items() if name.startswith("worker")]
+    until(lambda: all("CLOSE_WAIT" not in states(pid) for pid in workers), "nothing is left half closed")
+    assert site.proxy.end() == 0, site.proxy.errors
+
+
+def states(pid: int) -> set[str]:
+    snapshot = proc.snapshot(pid, threads=False, libraries=False)
+    return {each.socket.state for each in snapshot.descriptors if each.socket is not None and each.socket.state}
+
+
+MISTAKES = [
+    ("127.0.0.1", AddressError, "has no host and port"),
+    ("0.0.0.0:0", InsecureAddressError, "other machines can reach it"),
+    ("ipc:///tmp/x", AddressError, "is no TCP address"),
+]
+
+
+@pytest.mark.parametrize(("listen", "kind", "text"), MISTAKES)
+def test_where_nobody_can_listen(listen: str, kind: type[DatacenterError], text: str) -> None:
+    with pytest.raises(kind, match=text):
+        reserve(listen, broker="tcp://127.0.0.1:7700", insecure=False)
+
+
+def test_a_port_is_not_shared_with_somebody_else(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other, Launcher(cwd=tmp_path) as launcher:
+        place = f"127.0.0.1:{other.getsockname()[1]}"  # somebody listens there who would share it
+        proxy = launcher.command("proxy", "-s", "redis", "-l", place)
+        assert proxy.wait(DEADLINE_S) == 3
+        assert proxy.errors.startswith(f"datacenter: cannot listen at {place}: Address already in use")
+        assert "Traceback" not in proxy.errors
