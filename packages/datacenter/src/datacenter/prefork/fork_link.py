@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -149,19 +150,10 @@ def _spawn(control: int) -> int:
     """A fresh interpreter that runs the fork server with `control` as its descriptor CONTROL, and with nothing else of
     ours: also not what this process was itself given by mistake.
     """
-    given = [number for number in _inheritable() if number > CONTROL]
-    actions: list[tuple[int, ...]] = [(os.POSIX_SPAWN_CLOSE, number) for number in given if number != control]
-    actions.append((os.POSIX_SPAWN_DUP2, control, CONTROL))
-    words = [sys.executable, "-m", "datacenter.prefork.fork_server"]
-    return os.posix_spawn(sys.executable, words, os.environ, file_actions=actions)
-
-
-def _inheritable() -> list[int]:
-    found = []
     for name in os.listdir("/proc/self/fd"):
-        try:
-            if os.get_inheritable(int(name)):
-                found.append(int(name))
-        except OSError:  # the listing's own
-            continue
-    return found
+        with contextlib.suppress(OSError):  # the listing's own
+            # Not by a file action: posix_spawn refuses to close a number beyond the present RLIMIT_NOFILE.
+            if int(name) > CONTROL:
+                os.set_inheritable(int(name), False)
+    words = [sys.executable, "-m", "datacenter.prefork.fork_server"]
+    return os.posix_spawn(sys.executable, words, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, control, CONTROL)])

@@ -50,6 +50,7 @@ class ForkServers:
         self._backoff = Backoff(options.RESTART_MIN_S, options.RESTART_MAX_S)
         self._current: ForkServerLink | None = None
         self._candidate: ForkServerLink | None = None  # of a reload, until it is prepared
+        self._again = False
         self._leaving: list[ForkServerLink] = []
         self._start_at: float | None = self._loop.time()
         self._give_up_at: float | None = None
@@ -80,9 +81,12 @@ class ForkServers:
             self._current.tell(messages.Guard(), child.pidfd)
 
     def reload(self) -> None:
-        """Prepares another fork server, which imports the code anew. If it cannot, nothing changes."""
-        if self._candidate is not None:
-            log.warning("a reload is under way; this one is left out")
+        """Prepares another fork server, which imports the code anew. If it cannot, nothing changes.
+
+        While one is being prepared: once more when that is over.
+        """
+        self._again = self._candidate is not None  # it may have read the code before this was asked for
+        if self._again:
             return
         try:
             self._candidate = self._start()
@@ -122,6 +126,11 @@ class ForkServers:
         with descriptor_limit.typed("a fork server"):
             return ForkServerLink(self._prepare, ledger=self._ledger, on_answer=self._answered, on_exit=self._ended)
 
+    def _candidate_is_decided(self) -> None:
+        self._candidate = None
+        if self._again:
+            self.reload()
+
     def _answered(self, link: ForkServerLink, message: messages.FromForkServer) -> None:
         match message:
             case messages.Prepared():
@@ -136,7 +145,6 @@ class ForkServers:
     def _prepared(self, link: ForkServerLink) -> None:
         renewed = link is self._candidate
         if renewed:
-            self._candidate = None
             former, self._current = self._current, link
             if former is not None:
                 former.tell(messages.Release())
@@ -153,14 +161,15 @@ class ForkServers:
             self.fork(message, pipe)
         if renewed:
             self._owner.renewed()
+            self._candidate_is_decided()
 
     def _not_prepared(self, link: ForkServerLink, message: messages.NotPrepared) -> None:
         error = CATALOGUE.get(message.code, DatacenterError)(message.message, message.hint)
         link.kill()
         if link is self._candidate:
-            self._candidate = None
             self._leaving.append(link)
             log.error("no reload, the old code goes on: %s", error)
+            self._candidate_is_decided()
         elif self._ever_prepared:
             log.error("%s", error)
         else:
@@ -170,8 +179,8 @@ class ForkServers:
         if link in self._leaving:
             self._leaving.remove(link)
         elif link is self._candidate:
-            self._candidate = None
             log.error("no reload, the old code goes on: the new fork server %s", said_of(status))
+            self._candidate_is_decided()
         elif link is self._current:
             self._current = None
             self._give_up_at = None

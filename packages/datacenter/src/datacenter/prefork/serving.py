@@ -18,7 +18,7 @@ from msgspec import Raw, Struct
 
 from datacenter import runtime
 from datacenter.dispatcher import ServiceOptions
-from datacenter.errors import AddressError, BrokerUnreachableError, InsecureAddressError, NotServableError
+from datacenter.errors import AddressError, InsecureAddressError, NotServableError
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
@@ -168,7 +168,7 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
 async def _until_over(server: Server, stop: asyncio.Event, worker: Worker) -> None:
     """Until it is told to end, or was drained."""
     registered = asyncio.ensure_future(server.registered())
-    registered.add_done_callback(_look)
+    registered.add_done_callback(lambda future: future.cancelled() or future.exception())  # the supervisor says it
     drained = asyncio.ensure_future(server.drained())
     stopped = asyncio.ensure_future(stop.wait())
     try:
@@ -184,14 +184,6 @@ async def _family(process: runtime.Runtime, worker: Worker) -> dict[str, Any]:
     """Which worker this is, and how the family does."""
     told = asyncio.run_coroutine_threadsafe(worker.family(), process.reactor.loop)
     return {"name": process_name(), "family": await asyncio.wrap_future(told)}
-
-
-def _look(registered: asyncio.Future[None]) -> None:
-    error = None if registered.cancelled() else registered.exception()
-    if isinstance(error, BrokerUnreachableError):
-        log.info("%s; the services register as soon as one answers", error.message)
-    elif error is not None:
-        log.error("%s", error)
 
 
 def _counted(server: Server | None) -> messages.Statistics | None:

@@ -69,6 +69,7 @@ class Supervisor:
         self._watcher: Child | None = None
         self._timer: asyncio.Handle | None = None
         self._is_ready = False
+        self._said: set[str] = set()  # of what would be said for each worker
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set, all workers were drained, or the task is cancelled (then it hurries).
@@ -202,10 +203,13 @@ class Supervisor:
                 self._tell_watcher(*self._book.silent(number))
             if silent_s > options.STUCK_S:
                 log.warning("%s (pid %d) was silent for %.0f s; it is killed", child.title, child.pid, silent_s)
+                child.heard_at = now
                 child.kill()
         watcher = self._watcher
-        if watcher is not None and watcher.pid and now - watcher.heard_at > options.WATCHER_SILENT_S:
+        works = any(member.state == "serving" for member in self._watchers.members.values())
+        if watcher is not None and works and now - watcher.heard_at > options.WATCHER_SILENT_S:
             log.warning("the watcher (pid %d) is silent; it is killed", watcher.pid)
+            watcher.heard_at = now  # it takes a moment to end
             watcher.kill()
 
     # --- what fork servers tell
@@ -383,11 +387,22 @@ class Supervisor:
                     self._watcher_ended(number, None)
             case messages.Serving():
                 self._watchers.serving(self._loop.time(), number)
+            case messages.Refused():
+                self._say_once(message)
+                self._tell_workers(self._book.from_watcher(message))
             case messages.SessionState():
+                if message.state == "connected":
+                    self._said.clear()
                 self._book.from_watcher(message)
                 self._tell_workers([(each, message) for each in self._children])
             case _:
                 self._tell_workers(self._book.from_watcher(message))
+
+    def _say_once(self, refused: messages.Refused) -> None:
+        """Why somebody is not registered: once for all workers, and again after the next connection."""
+        if refused.message not in self._said:
+            self._said.add(refused.message)
+            log.warning("not registered: %s; it is tried again and again", refused.message)
 
     def _watcher_leaves(self, number: int) -> None:
         assert self._watcher is not None
