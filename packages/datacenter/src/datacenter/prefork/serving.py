@@ -155,7 +155,7 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
         patience_s: float | None = None
         try:
             server.start()
-            worker.say(messages.Serving(server.endpoint))
+            worker.serving(server.endpoint)
             await _until_over(server, stop, worker)
         except asyncio.CancelledError:
             patience_s = 0.0

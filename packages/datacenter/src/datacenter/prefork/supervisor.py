@@ -169,8 +169,9 @@ class Supervisor:
         self._ledger.close()
 
     def _tick(self) -> None:
-        """Does what is due, and comes again when something will be."""
+        """Does what is due, and comes again when something will be, whatever goes wrong here."""
         now = self._loop.time()
+        self._timer = self._loop.call_later(TICK_S, self._tick)
         self._fork_servers.tick(now)
         self._act(self._pool.due(now))
         self._act_watcher(self._watchers.due(now))
@@ -180,6 +181,7 @@ class Supervisor:
         self._changed.set()
         deadlines = [each.next_deadline() for each in (self._fork_servers, self._pool, self._watchers)]
         next_s = min([TICK_S, *(max(0.0, at - now) for at in deadlines if at is not None)])
+        self._timer.cancel()
         self._timer = self._loop.call_later(next_s, self._tick)
 
     def _look_soon(self) -> None:
@@ -191,7 +193,8 @@ class Supervisor:
     def _look_whether_ready(self) -> None:
         was_ready, self._is_ready = self._is_ready, self._pool.all_ready
         if self._is_ready and not was_ready and not self._pool.closed:
-            self._on_ready([self._endpoints[number] for number, member in self._by_place() if member.state == "ready"])
+            ready = [number for number, member in self._by_place() if member.state == "ready"]
+            self._on_ready([self._endpoints[number] for number in ready if number in self._endpoints])
 
     def _look_for_silent(self, now: float) -> None:
         for number, child in self._children.items():

@@ -48,7 +48,8 @@ class Worker:
         statistics: Callable[[], messages.Statistics | None] = lambda: None,
         patience_s: float = 0.0,
     ) -> None:
-        self.registrar = PipeRegistrar(self.say, lambda: self.say(messages.Ready()))
+        self.registrar = PipeRegistrar(self.say, self._all_registered)
+        self._serves = self._is_registered = False
         self._loop = asyncio.get_running_loop()
         self._on_end = on_end
         self._statistics = statistics
@@ -61,6 +62,12 @@ class Worker:
     def say(self, message: messages.FromWorker) -> None:
         """Tells the supervisor. Nothing happens once it is gone."""
         self._loop.call_soon_threadsafe(self._pipe.send, message)
+
+    def serving(self, endpoint: str) -> None:
+        """Tells the supervisor that this worker does its work, and, once it is registered, that it is ready. Any
+        thread.
+        """
+        self._loop.call_soon_threadsafe(self._now_serves, endpoint)
 
     def watch(self, name: str, type_: ServiceType, listener: Listener) -> None:
         """Calls `listener` in the loop with what `name` stands for now and at every change, or with why it stands for
@@ -88,6 +95,17 @@ class Worker:
         await self._pipe.flush(FLUSH_S)
         self._pipe.close()
         self.registrar.close()
+
+    def _now_serves(self, endpoint: str) -> None:
+        self._serves = True
+        self._pipe.send(messages.Serving(endpoint))
+        if self._is_registered:  # the registry may be quicker than the thread that serves
+            self._pipe.send(messages.Ready())
+
+    def _all_registered(self) -> None:
+        self._is_registered = True
+        if self._serves:
+            self._pipe.send(messages.Ready())
 
     def _live(self) -> None:
         self._timer = self._loop.call_later(options.ALIVE_S, self._live)
