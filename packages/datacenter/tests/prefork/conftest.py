@@ -68,4 +68,4 @@ def broker(launch: Launcher) -> RunningBroker:
 @pytest.fixture
 def family(launch: Launcher, broker: RunningBroker) -> RunningService:
     """Two workers of shop, registered."""
-    return launch.service("shop:shop", broker, options=("--workers", "2", "--drain-s", "1"))
+    return launch.service("shop:shop", broker, options=("--workers", "2", "--drain-s", "1"), ready_s=60.0)
