@@ -43,7 +43,7 @@ class Family:
         self.broker = launch.broker()
         self.port = int(self.broker.address.rpartition(":")[2])
         options = ("--workers", str(WORKERS), "--drain-s", str(DRAIN_S))
-        # Two interpreters start one after the other before the workers are forked: on a busy machine that takes its time.
+        # Two interpreters start one after the other before a worker is forked: on a busy machine that takes its time.
         self.supervisor = launch.service("accounted:accounted", self.broker, options=options, ready_s=60.0)
         self.logs = {route: folder / f"{route}.calls" for route in routes}
         self.clients = {route: self.start_client(route) for route in routes}
