@@ -126,6 +126,7 @@ class Observation:
         self._cpu = self._quick_cost = 0.0
         self._counts = self._begin.counts()
         self._python: PythonHolders | None = None
+        self._zmq_tids: list[int] = []
         self._unread: dict[int, float] = {}
         self._eventfds_read = -float("inf")
         self._stacks: dict[int, tuple[Frame, ...]] = {}
@@ -295,10 +296,12 @@ class Observation:
         return now - self._whole_at >= spacing and now - self._kinds_at >= self.window / KINDS_KEPT
 
     def _look_at_threads(self, now: float) -> None:
-        if not self._threads and now - self._threads_listed < NEW_THREADS_EVERY_S:
+        if now - self._threads_listed >= NEW_THREADS_EVERY_S:
+            self._threads_listed = now
+            self._zmq_tids = proc.threads_named(self.pid, lambda name: role_of(name) is not None)
+        if not self._zmq_tids and not self._threads:
             return
-        self._threads_listed = now
-        alive = {thread.tid: thread for thread in proc.threads(self.pid) if role_of(thread.name) is not None}
+        alive = {thread.tid: thread for thread in proc.threads(self.pid, self._zmq_tids)}
         for tid in self._threads.keys() - alive.keys():
             del self._threads[tid]
         for tid, thread in alive.items():

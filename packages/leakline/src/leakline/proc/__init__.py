@@ -7,6 +7,8 @@ NoSuchProcessError, NotPermittedError, ZombieError or KernelThreadError.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 from leakline.facts import Limits, Thread
 from leakline.proc.closely import look_closely
 from leakline.proc.descriptors import signalled
@@ -15,7 +17,7 @@ from leakline.proc.kinds import KindCounter
 from leakline.proc.process import Process, read_stat
 from leakline.proc.snapshot import kinds, snapshot
 from leakline.proc.stacks import python_stacks
-from leakline.proc.threads import read_threads
+from leakline.proc.threads import find_threads, read_threads
 
 __all__ = [
     "KindCounter",
@@ -30,6 +32,7 @@ __all__ = [
     "snapshot",
     "started",
     "threads",
+    "threads_named",
 ]
 
 
@@ -38,9 +41,16 @@ def count(pid: int, started: int | None = None) -> int:
     return Process(pid, started).count()
 
 
-def threads(pid: int) -> tuple[Thread, ...]:
-    """All threads with state, wait channel (None where the kernel does not tell) and voluntary context switches."""
-    return read_threads(Process(pid))
+def threads(pid: int, tids: Collection[int] | None = None) -> tuple[Thread, ...]:
+    """All threads, or these, with state, wait channel (None where the kernel does not tell) and voluntary context
+    switches.
+    """
+    return read_threads(Process(pid), tids=tids)
+
+
+def threads_named(pid: int, wanted: Callable[[str], bool]) -> list[int]:
+    """The tids of the threads whose names are wanted."""
+    return find_threads(Process(pid), wanted)
 
 
 def limits(pid: int) -> Limits:
