@@ -191,9 +191,12 @@ hold-healthy: $(STAMP) native ## 27 healthy programs under load for 60 s each, n
 hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (at most 2 % of a core), and the process (nothing) (3 min)
 	@$(BIN)/python -m bench.observing
 
-.PHONY: hold-zookeeper hold-scale
+.PHONY: hold-zookeeper hold-scale hold-hosts
 hold-zookeeper: $(STAMP) native ## brokers over 3 ZooKeeper servers: leader killed, all stopped, brokers and instances killed, stopped, cut off (as root), clocks that jump; the history is checked (5 min)
 	@$(BIN)/python $(HOLD)/zookeeper_faults.py
 
 hold-scale: $(STAMP) native ## 10 000 hosts and 100 000 instances, by simulation: what each step costs, what is full first (1 min)
 	@$(BIN)/python packages/datacenter/tests/registry/hold_scale.py
+
+hold-hosts: $(STAMP) native ## as root: services, clients and broker on hosts of their own, cut off and joined again, in good and bad weather (3 min)
+	@$(BIN)/python $(HOLD)/hosts.py

@@ -1,5 +1,5 @@
-"""A client that calls without pause through every outage. Arguments: BROKER. Says on its standard output, one JSON
-object a line:
+"""A client that calls without pause through every outage. Arguments: BROKER [insecure]. Says on its standard output,
+one JSON object a line:
 
 {"instance": PID, "at": T}   the first answer of another instance (T: time.monotonic())
 {"rest": {...}}              after the word "rest" on its standard input: nothing is in flight; counts since the last
@@ -91,7 +91,8 @@ def say(what: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    with Client(sys.argv[1], options=ClientOptions(reconnect_min_ms=10)) as client:
+    options = ClientOptions(reconnect_min_ms=10, insecure="insecure" in sys.argv[2:])
+    with Client(sys.argv[1], options=options) as client:
         caller = Caller(client)
         for line in sys.stdin:
             word = line.strip()
