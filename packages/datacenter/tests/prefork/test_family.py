@@ -102,6 +102,19 @@ def test_a_family_ends_in_order(family: RunningService, broker: RunningBroker, l
     assert family.errors == ""
 
 
+def test_an_interpreter_that_is_stuck_does_not_keep_a_family_from_ending(
+    family: RunningService, broker: RunningBroker
+) -> None:
+    with Client(broker.address) as client:
+        call = client.submit("shop.hold_the_interpreter", deadline_s=5)
+        until(lambda: client.statistics()["in_flight"] == 1, "the call is under way")
+        family.signal(signal.SIGTERM)
+        assert family.wait(30) == 0
+        assert "did not end in time; it is killed" in family.errors
+        with pytest.raises(DatacenterError):
+            call.result(15)
+
+
 @pytest.mark.parametrize("stuck", [False, True])
 def test_a_family_ends_with_its_supervisor_by_sigkill(
     family: RunningService, broker: RunningBroker, launch: Launcher, stuck: bool

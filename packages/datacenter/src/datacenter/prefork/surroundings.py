@@ -41,7 +41,7 @@ def strange_threads() -> tuple[str, ...]:
     count = len(os.listdir("/proc/self/task"))
     if count == 1:
         return ()
-    text = f"the service's module started {count - 1} threads while it was imported; no worker has them"
+    text = f"the service's module started {count - 1} thread(s) while it was imported; no worker has them"
     return (f"{text}, and a lock that one holds at the fork stays locked. Start them in a function, at first use.",)
 
 
