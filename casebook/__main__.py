@@ -21,6 +21,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m casebook", description="Play the casebook.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="beginnings of names of cases; none: all")
     parser.add_argument("--how", choices=("launched", "observed", "attached", "ended"), help="only looks of this sort")
+    parser.add_argument("--program", help="only looks at this program")
     parser.add_argument("--show", action="store_true", help="print leakline's report as its user reads it")
     parser.add_argument("--fixed", action="store_true", help="with --show: of the fixed programs")
     words = parser.parse_args()
@@ -29,7 +30,12 @@ def main() -> int:
     except ValueError as error:
         print(f"casebook: {error}", file=sys.stderr)
         return 2
-    looks = [(case, look) for case in chosen for look in case.look if words.how in (None, look.how)]
+    looks = [
+        (case, look)
+        for case in chosen
+        for look in case.look
+        if words.how in (None, look.how) and words.program in (None, look.program)
+    ]
     if words.show:
         for case, look in looks:
             _show(case, look, look.fixed if words.fixed else look.program)

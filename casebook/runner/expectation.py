@@ -45,6 +45,7 @@ class Look(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     beside: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()  # that a C or C++ program is linked with
     python: str = ""  # another interpreter than ours
+    libzmq: str = ""  # a program in C++ runs with this release instead of Debian's
     environment: dict[str, str] = {}
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 from casebook.runner.expectation import Case, Look, place_of
 from casebook.runner.judging import Judgement, judge, others
+from casebook.runner.older_libzmq import folder_of
 from casebook.runner.programs import LEAKLINE, command, environment
 
 from datacenter.testing import NotReadyError, Process
@@ -81,6 +82,8 @@ class Scene:
         self._folder = folder
         self._ends = ends
         self._environment = environment(look, folder)
+        if look.libzmq:
+            self._environment["LD_LIBRARY_PATH"] = str(folder_of(look.libzmq))
 
     def beside(self, program: str) -> list[str]:
         """Starts a server of the case; what it says after "ready", by words."""

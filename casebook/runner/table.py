@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from casebook.runner.expectation import Look
 from casebook.runner.looking import Result
 
 _HEAD = ("case", "program", "how", "finding", "found", "line", "seconds", "on fixed")
@@ -22,12 +23,16 @@ def render(results: Sequence[Result]) -> str:
 def _row(result: Result) -> tuple[str, ...]:
     look, judgement = result.look, result.judgement
     if judgement is None:
-        return (result.case.name, look.program, look.how, look.finding or "none", "no", "–", "–", "–")
+        return (result.case.name, _program(look), look.how, look.finding or "none", "no", "–", "–", "–")
     line = {None: "–", True: "right", False: "WRONG"}[judgement.line_right]
     fixed = "–" if result.on_fixed is None else str(len(result.on_fixed) or "none")
     found = "yes" if judgement.found else "NO"
     told = look.finding or "none"
-    return (result.case.name, look.program, look.how, told, found, line, f"{result.seconds:.1f}", fixed)
+    return (result.case.name, _program(look), look.how, told, found, line, f"{result.seconds:.1f}", fixed)
+
+
+def _program(look: Look) -> str:
+    return f"{look.program}, libzmq {look.libzmq}" if look.libzmq else look.program
 
 
 def _amiss(results: Sequence[Result]) -> list[str]:
