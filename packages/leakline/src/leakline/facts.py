@@ -72,8 +72,8 @@ class Wait(msgspec.Struct, frozen=True):
 
 class Thread(msgspec.Struct, frozen=True):
     """One thread at one moment. `wait_channel` is None when the kernel does not expose it; `context_switches` are
-    voluntary ones. `cpu_seconds` (on a CPU), `ready_seconds` (in the queue for one) and `wait` are read with a snapshot
-    only; None where they may not be read.
+    voluntary ones. `deaf`: it blocks every signal, as libzmq's own threads do. `cpu_seconds` (on a CPU),
+    `ready_seconds` (in the queue for one) and `wait` are read with a snapshot only; None where they may not be read.
     """
 
     tid: int
@@ -84,6 +84,7 @@ class Thread(msgspec.Struct, frozen=True):
     cpu_seconds: float | None = None
     ready_seconds: float | None = None
     wait: Wait | None = None
+    deaf: bool = False
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
-from leakline.rules.standstill import Standstill, StandstillWatch, role_of
+from leakline.rules.standstill import Standstill, StandstillWatch, ThreadRole, role_of, roles_of
 from leakline.rules.stuck import unmoved, waiting_together
 
 STEP_S = 0.05
@@ -122,11 +122,11 @@ class Observation:
         self._samples: deque[Sample] = deque()
         self._peaks: deque[tuple[float, str, int]] = deque()
         self._threads: dict[int, StandstillWatch] = {}
+        self._roles: dict[int, ThreadRole] = {}
         self._threads_listed = self._kinds_at = -float("inf")
         self._cpu = self._quick_cost = 0.0
         self._counts = self._begin.counts()
         self._python: PythonHolders | None = None
-        self._zmq_tids: list[int] = []
         self._unread: dict[int, float] = {}
         self._eventfds_read = -float("inf")
         self._stacks: dict[int, tuple[Frame, ...]] = {}
@@ -171,7 +171,7 @@ class Observation:
 
     def threads(self) -> tuple[Standstill, ...]:
         """libzmq's background threads: their roles, and for how long each has stood still outside epoll."""
-        return tuple(watch.seen(role) for watch in self._threads.values() if (role := role_of(watch.name)) is not None)
+        return tuple(watch.seen(self._roles[tid]) for tid, watch in self._threads.items())
 
     def counts(self) -> dict[str, int]:
         """Descriptors per kind, most first, from the last look at them."""
@@ -298,10 +298,10 @@ class Observation:
     def _look_at_threads(self, now: float) -> None:
         if now - self._threads_listed >= NEW_THREADS_EVERY_S:
             self._threads_listed = now
-            self._zmq_tids = proc.threads_named(self.pid, lambda name: role_of(name) is not None)
-        if not self._zmq_tids and not self._threads:
+            self._roles = self._zmq_threads()
+        if not self._roles and not self._threads:
             return
-        alive = {thread.tid: thread for thread in proc.threads(self.pid, self._zmq_tids)}
+        alive = {thread.tid: thread for thread in proc.threads(self.pid, self._roles)}
         for tid in self._threads.keys() - alive.keys():
             del self._threads[tid]
         for tid, thread in alive.items():
@@ -309,6 +309,13 @@ class Observation:
                 self._threads[tid].add(now, thread)
             else:
                 self._threads[tid] = StandstillWatch(now, thread)
+
+    def _zmq_threads(self) -> dict[int, ThreadRole]:
+        """libzmq's threads by tid. Those without names are searched for only where it is mapped: all are to be read."""
+        named = proc.threads_named(self.pid, lambda name: role_of(name) is not None)
+        if not named and not any("libzmq" in name for name in self._end.libraries):
+            return {}
+        return roles_of(proc.threads(self.pid, named or None), uses_libzmq=True)
 
     def _look_at_eventfds(self, now: float) -> None:
         """Which of libzmq's sockets have had something to read ever since: a monitor's reader that nobody drains."""

@@ -10,7 +10,7 @@ from leakline.figures import rate_text
 from leakline.growth import judge
 from leakline.rules import RULES, diagnose
 from leakline.rules.observed import Observed
-from leakline.rules.standstill import Standstill, StandstillWatch, is_blocked, role_of
+from leakline.rules.standstill import Standstill, StandstillWatch, is_blocked, role_of, roles_of
 
 BLOCKED = Standstill(11, "ZMQbg/IO/0", "io", 6.0, "poll_schedule_timeout.constprop.0", 42, 60)
 
@@ -257,3 +257,24 @@ def test_a_standstill_begins_anew_when_the_thread_moves() -> None:
 )
 def test_rates_are_told_in_a_unit_that_fits(rate: float, text: str) -> None:
     assert rate_text(rate) == text
+
+
+def test_threads_without_names_are_known_by_the_signals_that_they_block() -> None:
+    def thread(tid: int, name: str = "client", deaf: bool = True) -> Thread:
+        return Thread(tid, name, "S", "do_epoll_wait", 1, deaf=deaf)
+
+    threads = [thread(7, deaf=False), thread(8), thread(9), thread(12, deaf=False), thread(13), thread(14)]
+    assert roles_of(threads, uses_libzmq=True) == {8: "reaper", 9: "io", 13: "reaper", 14: "io"}
+    assert roles_of(threads, uses_libzmq=False) == {}
+    assert set(roles_of(threads[:5], uses_libzmq=True).values()) == {"unknown"}  # nobody knows which is missing
+    assert roles_of([*threads, thread(20, "ZMQbg/IO/0")], uses_libzmq=True) == {20: "io"}
+
+
+def test_the_mailboxes_of_an_old_libzmq_are_socket_pairs() -> None:
+    samples = tuple(Sample(t / 10, 10 + 4 * t, {"unix": 8 + 4 * t, "epoll": 2}) for t in range(101))
+    facts = observed(threads=(BLOCKED,))
+    facts = msgspec.structs.replace(facts, growth=judge(samples, 4096), counts={"unix": 408, "epoll": 2})
+    (finding,) = diagnose(facts)
+    assert finding.id == "zmq.io-thread-blocked"
+    assert finding.severity == "leak"
+    assert "its socket pairs leak beside it: 40 per second" in finding.title

@@ -11,6 +11,9 @@ from leakline.facts import Thread
 from leakline.proc.process import Process
 from leakline.proc.waits import read_wait
 
+# What sigfillset() and pthread_sigmask() leave: all but KILL, STOP and the two that glibc keeps (32, 33).
+_ALL_SIGNALS = 0xFFFFFFFE7FFBFEFF
+
 
 def read_threads(process: Process, *, closely: bool = False, tids: Collection[int] | None = None) -> tuple[Thread, ...]:
     """All threads, or these, lowest tid first. Those that end meanwhile are left out. Raises NoSuchProcessError.
@@ -58,7 +61,7 @@ def _times(path: str) -> tuple[float | None, float | None]:
 
 
 def _read(path: str, tid: int) -> Thread | None:
-    name, state, switches = "", "?", None
+    name, state, switches, deaf = "", "?", None, False
     try:
         with open(f"{path}/status", errors="backslashreplace") as file:
             for line in file:
@@ -68,11 +71,13 @@ def _read(path: str, tid: int) -> Thread | None:
                     name = value[1:].rstrip("\n").replace("\\n", "\n").replace("\\\\", "\\")
                 elif key == "State":
                     state = value.split()[0]
+                elif key == "SigBlk":
+                    deaf = int(value, 16) & _ALL_SIGNALS == _ALL_SIGNALS
                 elif key == "voluntary_ctxt_switches":
                     switches = int(value)
     except OSError:
         return None
-    return Thread(tid=tid, name=name, state=state, wait_channel=_wait_channel(path), context_switches=switches)
+    return Thread(tid, name, state, _wait_channel(path), switches, deaf=deaf)
 
 
 def _wait_channel(path: str) -> str | None:

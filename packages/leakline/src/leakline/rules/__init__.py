@@ -83,7 +83,7 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
 def _explains(finding: Finding, observed: Observed) -> Iterable[str]:
     if finding.severity != "leak":
         return ()
-    return ("eventfd",) if finding.id in zeromq.BLOCKED else sorts.growing_by(observed, finding.id)
+    return (zeromq.mailbox_kind(observed),) if finding.id in zeromq.BLOCKED else sorts.growing_by(observed, finding.id)
 
 
 def _with_origins(finding: Finding, observed: Observed) -> Finding:

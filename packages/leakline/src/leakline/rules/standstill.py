@@ -6,6 +6,7 @@ blocking zmq_msg_send() (libzmq src/signaler.cpp:219), and its voluntary context
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import msgspec
@@ -55,6 +56,21 @@ def role_of(name: str) -> ThreadRole | None:
     if slash and head and len(name) == _NAME_LENGTH and len(tail) >= 2 and _MARK.startswith(tail):
         return "unknown"
     return None
+
+
+def roles_of(threads: Iterable[Thread], uses_libzmq: bool) -> dict[int, ThreadRole]:
+    """libzmq's threads among these, by tid.
+
+    A libzmq that was built for an old C library names none (thread.cpp:366). They are known then by the signals that
+    they block: all (thread.cpp:220). A context starts its reaper first, then, as a rule, one I/O thread (ctx.cpp:427).
+    """
+    threads = sorted(threads, key=lambda thread: thread.tid)
+    named = {thread.tid: role for thread in threads if (role := role_of(thread.name)) is not None}
+    if named or not uses_libzmq:
+        return named
+    deaf = [thread.tid for thread in threads if thread.deaf]
+    pairs: tuple[ThreadRole, ThreadRole] = ("reaper", "io") if len(deaf) % 2 == 0 else ("unknown", "unknown")
+    return {tid: pairs[index % 2] for index, tid in enumerate(deaf)}
 
 
 def is_blocked(thread: Thread) -> bool:

@@ -26,6 +26,7 @@ MAX_SOCKETS = 1023  # ZMQ_MAX_SOCKETS_DFLT
 # Eventfds of a full context: one a socket, and three or more of the context itself; few other users have this many.
 _FULL = range(MAX_SOCKETS - 8, MAX_SOCKETS + 40)
 _FAR_FROM_LIMIT = 0.9
+_MAILBOXES = {"eventfd": "eventfds", "unix": "its socket pairs"}
 
 _BLOCKED_THRESHOLD = f"{MIN_BLOCKED_S:.0f} s asleep outside epoll, without one context switch, up to the end"
 _IO_CAUSE = (
@@ -72,17 +73,23 @@ def blocked_threads(observed: Observed) -> list[Finding]:
     return findings
 
 
+def mailbox_kind(observed: Observed) -> str:
+    """What a socket's mailbox is made of: an eventfd, or a socket pair where libzmq was built for an old kernel."""
+    return "eventfd" if observed.counts.get("eventfd") else "unix"
+
+
 def _blocked(observed: Observed, identity: str, threads: list[Standstill]) -> Finding:
-    trend = observed.growth.leaks().get("eventfd")
+    kind = mailbox_kind(observed)
+    trend = observed.growth.leaks().get(kind)
     if trend is None:
         return _without_growth(observed, identity, threads)
     per_second = round(trend.per_second, 3)
     return Finding(
         id=identity,
         severity="leak",
-        title=f"{_names(threads)} blocked for {threads[0].seconds:.0f} s, and eventfds leak beside it:"
+        title=f"{_names(threads)} blocked for {threads[0].seconds:.0f} s, and {_MAILBOXES[kind]} leak beside it:"
         f" {rate_text(per_second)}",
-        count=observed.counts.get("eventfd", 0),
+        count=observed.counts.get(mailbox_kind(observed), 0),
         per_second=per_second,
         evidence={**_evidence(threads), **_closed(observed), **_forecast(observed, trend)},
         cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
@@ -100,7 +107,7 @@ def _without_growth(observed: Observed, identity: str, threads: list[Standstill]
         id=identity,
         severity="warning",
         title=f"{_names(threads)} blocked for {threads[0].seconds:.0f} s",
-        count=observed.counts.get("eventfd", 0),
+        count=observed.counts.get(mailbox_kind(observed), 0),
         per_second=0.0,
         evidence=_evidence(threads),
         cause=_IO_CAUSE if identity == IO_BLOCKED else _REAPER_CAUSE,
