@@ -160,7 +160,7 @@ hold-attach: $(STAMP) native ## 400 attachments to a busy Python server and to r
 	@$(BIN)/python packages/leakline/tests/recorder/attach/hold_attach.py 400
 
 .PHONY: hold-prefork
-hold-prefork: $(STAMP) native ## 100 kill -9 of each worker, watcher and fork server under load: the service goes on, no worker ever has the registry's connection, nothing grows (8 min)
+hold-prefork: $(STAMP) native ## 100 kill -9 of each worker and of the watcher, 25 of the fork server, under load: the service goes on, no worker ever has the registry's connection, nothing grows (5 min)
 	@$(BIN)/python $(HOLD)/prefork_kills.py
 
 .PHONY: bench-prefork
