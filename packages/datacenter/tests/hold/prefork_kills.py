@@ -2,9 +2,10 @@
 
     python prefork_kills.py --kills 100
 
-Each is killed that many times, the fork server a quarter as often (it begins with an interpreter). Each call ends exactly once, as kills.py has it; a killed watcher or fork server costs
-no call; no worker, at no moment that is looked at, has a connection to the broker; nobody has more descriptors
-afterwards than before. At last the supervisor is killed, and all end.
+Each is killed that many times, the fork server a quarter as often (it begins with an interpreter). Each call ends
+exactly once, as kills.py has it; a killed watcher or fork server costs no call; no worker, at no moment that is looked
+at, has a connection to the broker; nobody has more descriptors afterwards than before. At last the supervisor is
+killed, and all end.
 """
 
 from __future__ import annotations
