@@ -158,6 +158,17 @@ async def test_what_nobody_can_connect_to_is_not_advertised(broker: Broker, echo
     assert broker.statistics()["instances"] == 0
 
 
+async def test_a_host_is_advertised_with_the_port_that_was_bound(
+    broker: Broker, client: AsyncClient, echo: Service
+) -> None:
+    listen = "tcp://0.0.0.0:0"
+    async with Server(
+        echo, broker=broker.endpoint, listen=listen, advertise_host="tcp://localhost", insecure=True, options=NO_DRAIN
+    ) as server:
+        found = (await client.resolve("echo")).instances[0].endpoint
+        assert found == f"tcp://127.0.0.1:{server.endpoint.rpartition(':')[2]}"
+
+
 async def test_a_name_is_advertised_as_its_number(broker: Broker, client: AsyncClient, echo: Service) -> None:
     async with Server(echo, broker=broker.endpoint, advertise="tcp://localhost:7001", options=NO_DRAIN):
         assert (await client.resolve("echo")).instances[0].endpoint == "tcp://127.0.0.1:7001"

@@ -67,7 +67,8 @@ class Server:
 
     listen: where to bind; port 0 takes a free port below the ephemeral range (see `bind_listener`).
     advertise: the address that clients are told, where it is not the one bound (needed for tcp://0.0.0.0). A host name
-    is resolved at start, which may block: clients are told its number.
+    is resolved at start, which may block: clients are told its number. advertise_host: the same for the host alone; the
+    port is the one bound.
     insecure: allows an address beyond loopback although nothing protects the traffic.
     registrar: who registers its instances, instead of a session of its own with `broker`. family: what to tell of the
     processes that serve together with this one, when asked for statistics.
@@ -83,6 +84,7 @@ class Server:
         broker: str = DEFAULT_BROKER,
         listen: str = "tcp://127.0.0.1:0",
         advertise: str = "",
+        advertise_host: str = "",
         insecure: bool = False,
         options: ServiceOptions | None = None,
         registrar: Registrar | None = None,
@@ -94,6 +96,7 @@ class Server:
         self._broker = broker
         self._listen = listen
         self._advertise = advertise
+        self._advertise_host = advertise_host
         self._insecure = insecure
         self._registrar = registrar
         self._started = False
@@ -284,6 +287,8 @@ class Server:
         self._clients.born(owned.generation)
         try:
             self.endpoint = bind_listener(owned, self._listen, insecure=self._insecure)
+            if self._advertise_host:
+                self._advertise = checked_advertise(f"{self._advertise_host}:{self.endpoint.rpartition(':')[2]}")
             if is_wildcard(self.endpoint) and not self._advertise:
                 raise AddressError(
                     f"clients cannot connect to {self.endpoint}",

@@ -135,6 +135,7 @@ def test_a_module_that_connects_at_its_import_is_refused(launch: Launcher, broke
         (("--workers", "2", "--listen", "tcp://127.0.0.1:7711"), "each needs a port of its own"),
         (("--workers", "2", "--listen", "tcp://0.0.0.0:0"), "no key protects it"),
         (("--workers", "2", "--broker", "nonsense"), "is no address"),
+        (("--workers", "2", "--advertise", "tcp://127.0.0.1:7711"), "each listens at a port of its own"),
     ],
 )
 def test_a_mistake_is_one_message(launch: Launcher, options: tuple[str, ...], said: str) -> None:

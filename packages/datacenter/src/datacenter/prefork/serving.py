@@ -20,6 +20,7 @@ from datacenter import runtime
 from datacenter.dispatcher import ServiceOptions
 from datacenter.errors import AddressError, InsecureAddressError, NotServableError
 from datacenter.importing import load
+from datacenter.listening import checked_advertise
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
 from datacenter.prefork.fork_server import process_name
@@ -56,6 +57,14 @@ def check_addresses(settings: Settings) -> None:
             f"several workers cannot listen at {settings.listen}",
             "Each needs a port of its own, also beside the one that it replaces: --listen tcp://HOST:0.",
         )
+    host, _, port = settings.advertise.rpartition(":")
+    if settings.advertise:
+        if port not in ("0", "*"):
+            raise AddressError(
+                f"several workers cannot be told to clients as {settings.advertise}",
+                "Each listens at a port of its own, which is told with this host: --advertise tcp://HOST:0.",
+            )
+        checked_advertise(f"{host}:1")
     brokers = each_for_connect(settings.broker).split(",")
     wanted = [*((for_connect(broker), "connect to") for broker in brokers), (for_bind(settings.listen), "listen at")]
     for address, verb in wanted:
@@ -148,7 +157,7 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
             registrar=worker.registrar,
             family=functools.partial(_family, process, worker),
             listen=settings.listen,
-            advertise=settings.advertise,
+            advertise_host=settings.advertise.rpartition(":")[0],
             insecure=settings.insecure,
             options=ServiceOptions(threads=settings.threads, drain_s=settings.drain_s),
         )
