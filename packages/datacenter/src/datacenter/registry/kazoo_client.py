@@ -102,6 +102,15 @@ class _Handler(SequentialThreadingHandler):  # type: ignore[misc]
         return thread
 
 
+def _quiet(record: logging.LogRecord) -> bool:
+    """kazoo has a warning for each attempt of each server. Ours tell of states; its are shown to who asks for more."""
+    return record.levelno >= logging.ERROR or log.isEnabledFor(logging.INFO)
+
+
+_kazoo_log = logging.getLogger("datacenter.zookeeper.kazoo")
+_kazoo_log.addFilter(_quiet)
+
+
 class ZooKeeperClient(KazooClient):  # type: ignore[misc]
     """kazoo's client of one session. Start it by `start_async`, end it by `end`. Any thread. Dead after a fork.
 
@@ -120,7 +129,7 @@ class ZooKeeperClient(KazooClient):  # type: ignore[misc]
             timeout=session_s,
             handler=handler,
             connection_retry=retry,
-            logger=logging.getLogger("datacenter.zookeeper.kazoo"),
+            logger=_kazoo_log,
         )
         connect = self._connection._connect
 

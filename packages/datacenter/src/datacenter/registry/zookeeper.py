@@ -46,6 +46,14 @@ CONFIRMATIONS: Final = 8
 DESCRIPTORS: Final = 3
 
 
+#: what a state of kazoo's means here
+_WORDS: Final = {
+    "CONNECTED": "connected",
+    "SUSPENDED": "the connection is gone; answering from what is known until that may be wrong",
+    "LOST": "the session is lost; sessions are sent away until the registry was read again",
+}
+
+
 class _Stored(msgspec.Struct):
     """An instance as it is stored."""
 
@@ -141,6 +149,7 @@ class ZooKeeperRegistry:
     def carry_out(self, orders: Iterable[Order]) -> None:
         """Writes and checks, as soon as there is a connection. To be called whenever the registry was used."""
         if self._ready.is_set() and not self._registry.synchronised:  # confirmed too late: to be read again
+            log.warning("%s: not confirmed in time; sessions are sent away until it was read again", self.location.text)
             self._ready.clear()
             self._forgotten.set()
         for order in orders:
@@ -165,7 +174,8 @@ class ZooKeeperRegistry:
     def _state_changed(self, state: str) -> None:
         if self._closed:
             return
-        log.info("session with %s: %s", self.location.text, state)
+        first = self.state == "connecting" and state == "CONNECTED"
+        log.log(logging.INFO if first else logging.WARNING, "%s: %s", self.location.text, _WORDS.get(state, state))
         self.state = state.lower()
         if self._life is not None:
             self._life.cancel()
