@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from leakline import observe, proc
+from leakline import proc
 from leakline.errors import LeaklineError, UsageError
 from leakline.facts import Snapshot
-from leakline.observe import Report
+from leakline.observe import Observation, Report, looks, positive
 from leakline.own_process.leaks import GRACE_S, Describer, Leak, left_open
 from leakline.own_process.looks import look
 from leakline.own_process.recorder import OwnRecorder, let_go, own_recorder
@@ -38,7 +38,9 @@ def snapshot(pid: int | None = None) -> Snapshot:
     return proc.snapshot(os.getpid() if pid is None else pid)
 
 
-def diagnose(pid: int | None = None, seconds: float = 10.0, *, limit: int | None = None) -> Report:
+def diagnose(
+    pid: int | None = None, seconds: float = 10.0, *, limit: int | None = None, objects: bool | None = None
+) -> Report:
     """Watch a process (None: this one, from the calling thread while others run) and say whether it leaks, and why.
 
     Blocks for so many seconds, at least 3 for a verdict about growth; ends early when the process does. `limit` is an
@@ -46,9 +48,24 @@ def diagnose(pid: int | None = None, seconds: float = 10.0, *, limit: int | None
     steady, near-limit or unknown (too little seen); `Report.findings` has the reasons. Only reads: the process does not
     notice. Where it is recorded (`leakline run`), findings name lines.
 
-    Raises UsageError for values without meaning, else as `snapshot`.
+    `objects`: also say which Python objects keep what was opened meanwhile and is still open (findings `python.…`).
+    None: of this very process only. Another one must run Python 3.14 or later, and the same one as this; it then runs
+    a script of leakline's for 10 to 100 ms.
+
+    Raises UsageError for values without meaning, with `objects` UnsupportedError, else as `snapshot`.
     """
-    return observe.observe(os.getpid() if pid is None else pid, seconds, limit=limit)
+    own = pid is None or pid == os.getpid()
+    observation = Observation(os.getpid() if pid is None else pid, limit=limit, window=positive(seconds) + 1.0)
+    for _ in looks(observation, seconds):
+        pass
+    observation.refresh()
+    numbers = observation.opened()
+    if numbers and not observation.ended and (own if objects is None else objects):
+        # Ways into another process are imported where one is gone.
+        from leakline.own_process.remote import holders_in, own_holders
+
+        observation.tell_python(own_holders(numbers) if own else holders_in(observation.pid, numbers))
+    return observation.report(refresh=False)
 
 
 @contextmanager

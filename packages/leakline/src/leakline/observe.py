@@ -20,6 +20,7 @@ from leakline.facts import Closely, Finding, Frame, Limits, PythonHolders, Recor
 from leakline.growth import TOTAL, Growth, judge
 from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
+from leakline.rules.grouping import new_since
 from leakline.rules.observed import Observed
 from leakline.rules.observing import STOPPED
 from leakline.rules.standstill import Standstill, StandstillWatch, ThreadRole, role_of, roles_of
@@ -199,6 +200,10 @@ class Observation:
         finally:
             self._cpu += time.thread_time() - began
 
+    def opened(self) -> list[int]:
+        """Numbers that were opened since the beginning and were still open at the last look at everything."""
+        return [each.number for each in new_since(self._begin, self._end)]
+
     def tell_python(self, holders: PythonHolders) -> None:
         """What was seen of the process's objects from inside: reports from now on name what keeps its descriptors."""
         self._python = holders
@@ -362,6 +367,13 @@ def looks(observation: Observation, seconds: float | None) -> Iterator[Sample]:
         time.sleep(min(due, until) - now)
 
 
+def positive(seconds: float) -> float:
+    """The seconds of an observation; raises UsageError if there is nothing in them to observe."""
+    if seconds <= 0:
+        raise UsageError(f"cannot observe for {seconds:g} s", "give a positive duration: --for 10s")
+    return seconds
+
+
 def observe(
     pid: int,
     seconds: float = 10.0,
@@ -373,9 +385,7 @@ def observe(
 
     `on_sample` is called after each look (20 times a second), for a progress display.
     """
-    if seconds <= 0:
-        raise UsageError(f"cannot observe for {seconds:g} s", "give a positive duration: --for 10s")
-    observation = Observation(pid, limit=limit, window=seconds + 1.0)
+    observation = Observation(pid, limit=limit, window=positive(seconds) + 1.0)
     for sample in looks(observation, seconds):
         if on_sample is not None:
             on_sample(observation, sample)

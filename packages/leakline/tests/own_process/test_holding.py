@@ -6,11 +6,15 @@ import json
 import os
 import runpy
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from leakline.errors import UnsupportedError
 from leakline.own_process.inside import held
+from leakline.own_process.remote import holders_in, script
 
 PROGRAM = Path(__file__).with_name("keeps.py")
 SOURCES = Path(__file__).parents[2] / "src"
@@ -57,6 +61,37 @@ def test_each_way_of_keeping_one(version: str) -> None:
         for link, begins in zip(told["chain"], chain or [], strict=False):
             assert link.startswith(begins), told
         assert chain is None or len(told["chain"]) >= len(chain), told
+
+
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
+def test_the_script_for_another_process_answers_in_a_file_and_leaves_nothing(version: str, tmp_path: Path) -> None:
+    """Run as the interpreter runs it when another process asks for that: where `leakline` cannot be imported."""
+    place = tmp_path / "answer.json"
+    (tmp_path / "look.py").write_text(script([3, 100_000], str(place)))
+    program = """if True:
+        import os, socket, sys
+        kept = [socket.socket()]
+        assert kept[0].fileno() == 3
+        before = set(sys.modules)
+        exec(compile(open("look.py").read(), "look.py", "exec"), {})
+        assert not [name for name in sys.modules if "leakline" in name]
+        assert os.listdir("/proc/self/fd") == ["0", "1", "2", "3", "4"], os.listdir("/proc/self/fd")
+    """
+    command = [INTERPRETERS[version], "-I", "-W", "ignore", "-c", program]
+    subprocess.run(command, check=True, cwd=tmp_path, timeout=100)
+    (kept, absent), incomplete = json.loads(place.read_text())
+    assert (kept["state"], kept["chain"]) == ("retained", ["item of a list of 1", "global kept of module __main__"])
+    assert (absent["state"], incomplete) == ("lost", [])
+
+
+def test_another_process_is_asked_or_it_is_said_why_not(targets: Any) -> None:
+    target = targets.start("leak", "tcp")
+    if hasattr(sys, "remote_exec"):
+        assert [each.state for each in holders_in(target.pid, [100_000]).holders] == ["lost"]
+    else:
+        with pytest.raises(UnsupportedError, match=r"Python 3\.14 or later only; this is 3\.") as caught:
+            holders_in(target.pid, [3])
+        assert "leakline.diagnose() or pytest --leakline in it" in caught.value.hint
 
 
 def test_what_is_closed_or_unknown_has_no_holder() -> None:

@@ -14,6 +14,7 @@ from leakline.own_process.owners import GLOBALS, attributes, slots, type_name
 
 _LISTS: tuple[type, ...] = (list, tuple, deque)
 _SETS: tuple[type, ...] = (set, frozenset)
+_SIZED = (dict, *_LISTS, *_SETS)
 _LONGEST = 12  # links
 _NAMES_OF: Any = type.__dict__["__dict__"]
 
@@ -23,6 +24,7 @@ class Known(Protocol):
 
     known: Any
     modules: dict[int, str]
+    sizes: dict[int, int]  # of containers, when they were first met: one that grows is the same for all that is in it
 
 
 def told(path: Sequence[Any], roots: Known) -> tuple[str, ...]:
@@ -57,15 +59,16 @@ def _is_namespace(names: dict[Any, Any], of: Any) -> bool:
 
 def _link(inner: Any, outer: Any, roots: Known) -> str:
     kind = type(outer)
+    size = roots.sizes.setdefault(id(outer), len(outer)) if kind in _SIZED else 0
     if id(outer) in roots.modules:
         return f"global {_key(outer, inner)} of module {roots.modules[id(outer)]}"
     if kind is dict:
         name = f"global {_key(outer, inner)} of code without a module" if "__builtins__" in outer else ""
-        return name or f"value of {_key(outer, inner)} in a dict of {len(outer)}"
+        return name or f"value of {_key(outer, inner)} in a dict of {size}"
     if kind in _LISTS:
-        return f"item of a {type_name(kind)} of {len(outer)}"
+        return f"item of a {type_name(kind)} of {size}"
     if kind in _SETS:
-        return f"member of a {type_name(kind)} of {len(outer)}"
+        return f"member of a {type_name(kind)} of {size}"
     if issubclass(kind, type):
         return _of_class(inner, outer)
     if issubclass(kind, ModuleType):

@@ -65,6 +65,7 @@ class Roots:
     def __init__(self, known: Mapping[int, str]) -> None:
         self.known = known
         self.modules: dict[int, str] = {}
+        self.sizes: dict[int, int] = {}
         for name, module in modules().items():
             self.modules.setdefault(id(GLOBALS.__get__(module)), name)
         self.frames: set[int] = set()

@@ -66,6 +66,8 @@ def python_objects(observed: Observed) -> list[Finding]:
     if observed.python is None:
         return []
     leaking = {each.number for kind in observed.growth.leaks() for each in fresh_of(observed, kind)}
+    if observed.python.incomplete:  # most of those that were looked at
+        leaking &= {each.number for each in observed.python.holders}
     found = []
     for state, told in _STATES.items():
         of_state = [each for each in observed.python.holders if each.state == state]
