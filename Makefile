@@ -189,7 +189,7 @@ hold-healthy: $(STAMP) native ## 27 healthy programs under load for 60 s each, n
 	@$(BIN)/python packages/leakline/tests/hold/healthy.py
 
 .PHONY: hold-cost
-hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (at most 2 % of a core), and the process (nothing) (3 min)
+hold-cost: $(STAMP) ## what `leakline PID` costs at 10 000 descriptors: itself (at most 2 % of a core), and the process (nothing) (4 min)
 	@$(BIN)/python -m bench.observing
 
 .PHONY: hold-zookeeper hold-scale hold-hosts

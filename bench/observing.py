@@ -2,9 +2,9 @@
 
 `python -m bench.observing` prints leakline's share of one core for a process of 10 000 descriptors, idle, busy in
 bursts and busy all the time; and what a busy process achieves per second of its own processor time while it is
-observed, beside while it is not: in one run, in turns of a second, leakline being stopped (SIGSTOP) in every other.
-Exits 1 beyond 2 % of a core, or if the process achieves less by more than its unobserved turns differ among
-themselves.
+observed, beside while leakline looks at another process: in one run, in turns of a second, the two observers being
+stopped (SIGSTOP) by turns. Exits 1 beyond 2 % of a core, or if the process achieves 2 % less, or by more than its
+unobserved turns differ among themselves.
 `python -m bench.observing target idle|paced|busy FILE` is the process.
 """
 
@@ -22,13 +22,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 DESCRIPTORS = 10_000
-SECONDS, SHORT_S = 21.0, 1.0
+SECONDS = 20.0
 MOST_PERCENT = 2.0
-TURNS, TURN_S = 40, 1.0
+TURNS, TURN_S = 60, 1.0
+SETTLE_S = 5.0
 _COUNTS = struct.Struct("=qd")  # rounds of the loop, seconds of processor time
 
 
@@ -75,28 +76,27 @@ def running(manner: str) -> Iterator[tuple[int, Path]]:
                 process.kill()
 
 
-def cpu_of_leakline(pid: int, seconds: float) -> tuple[float, str]:
-    """Processor time of the whole command, in seconds, and its verdict."""
-    words = [sys.executable, "-m", "leakline", str(pid), "--for", f"{seconds:g}s", "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        verdict = json.loads(process.stdout.read())["verdict"]
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_utime + usage.ru_stime, verdict
-
-
 def share(manner: str) -> float:
-    """leakline's percent of one core while it observes. What it takes to start, to look at everything once and to
-    report is told apart: it does not grow with the time.
-    """
+    """leakline's percent of one core while it observes, between its first look at everything and its last."""
     with running(manner) as (pid, _):
-        short, _ = cpu_of_leakline(pid, SHORT_S)
-        long, verdict = cpu_of_leakline(pid, SECONDS)
-    percent = 100 * (long - short) / (SECONDS - SHORT_S)
-    once = f"{short:.2f} s once to start and report; verdict {verdict}"
-    print(f"  {manner:6}  {percent:5.2f} % of a core (at most {MOST_PERCENT:g} %), and {once}", flush=True)
+        words = [sys.executable, "-m", "leakline", str(pid), "--for", f"{SECONDS + 2 * SETTLE_S:g}s", "--json"]
+        with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            time.sleep(SETTLE_S)
+            before, began = _cpu_s(process.pid), time.monotonic()
+            time.sleep(SECONDS)
+            percent = 100 * (_cpu_s(process.pid) - before) / (time.monotonic() - began)
+            verdict = json.loads(process.stdout.read())["verdict"]
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+    whole = f"{usage.ru_utime + usage.ru_stime:.2f} s with its start and its report; verdict {verdict}"
+    print(f"  {manner:6}  {percent:5.2f} % of a core (at most {MOST_PERCENT:g} %), {whole}", flush=True)
     return percent
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds that a process of one thread has run: proc(5), schedstat, in nanoseconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 
 def rate(progress: Path, seconds: float) -> float:
@@ -108,22 +108,32 @@ def rate(progress: Path, seconds: float) -> float:
 
 
 def target_ratio() -> tuple[float, float]:
-    """What the process achieves while observed, beside while not (medians); and how far two halves of its unobserved
-    turns are apart: what cannot be told from noise.
+    """What the process achieves while observed, beside while leakline observes another one (medians): that its own
+    processor time shares caches and cores is nothing that looking does to the process. And how far the medians of two
+    halves of the unobserved turns, each next to one of the other, are apart: what cannot be told from noise.
     """
-    observed: list[float] = []
-    alone: list[float] = []
-    with running("busy") as (pid, progress):
-        words = [sys.executable, "-m", "leakline", "watch", str(pid), "--json"]
-        with subprocess.Popen(words, stdout=subprocess.PIPE) as watching:
-            assert watching.stdout is not None
-            watching.stdout.readline()  # it has begun
-            for turn in range(TURNS):
-                watching.send_signal(signal.SIGCONT if turn % 2 else signal.SIGSTOP)
-                (observed if turn % 2 else alone).append(rate(progress, TURN_S))
-            watching.kill()
+    rates: tuple[list[float], list[float]] = ([], [])
+    with running("busy") as (pid, progress), running("idle") as (other, _), ExitStack() as stack:
+        observers = [stack.enter_context(observing(each)) for each in (other, pid)]
+        time.sleep(SETTLE_S)  # their start, and their first look at everything
+        for turn in range(TURNS):
+            observers[turn % 2].send_signal(signal.SIGCONT)
+            observers[1 - turn % 2].send_signal(signal.SIGSTOP)
+            rates[turn % 2].append(rate(progress, TURN_S))
+    alone, observed = rates
     noise = abs(statistics.median(alone[::2]) / statistics.median(alone[1::2]) - 1)
     return statistics.median(observed) / statistics.median(alone), noise
+
+
+@contextmanager
+def observing(pid: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A `leakline PID` that goes on for as long as all turns."""
+    words = [sys.executable, "-m", "leakline", str(pid), "--for", f"{2 * TURNS * TURN_S + SETTLE_S:g}s", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def main() -> int:
