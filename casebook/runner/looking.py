@@ -63,7 +63,7 @@ def looked_at(case: Case, look: Look, program: str, says: str = "", *, as_json: 
 
     Raises NotReadyError with what a process said instead, BuildError, OSError.
     """
-    with tempfile.TemporaryDirectory(prefix="casebook-") as name, ExitStack() as ends:
+    with tempfile.TemporaryDirectory(prefix="casebook-", ignore_cleanup_errors=True) as name, ExitStack() as ends:
         scene = Scene(case, look, Path(name), ends)
         words = [*command(case, look, program), *look.arguments]
         words += [word for server in look.beside for word in scene.beside(server)]

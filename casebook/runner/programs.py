@@ -57,6 +57,7 @@ def environment(look: Look, recordings: Path) -> dict[str, str]:
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONUNBUFFERED": "1",
         "LEAKLINE_DIR": str(recordings),
+        "TMPDIR": str(recordings),  # programs are ended by SIGKILL: what they leave goes with the scene
         "COLUMNS": "80",
         "NO_COLOR": "1",
         **look.environment,
