@@ -1,4 +1,4 @@
-"""What only a look from inside can tell, of programs of the casebook: which object has what leaks, and who holds that."""
+"""What only a look from inside can tell of the casebook's programs: which object has what leaks, and who holds that."""
 
 from __future__ import annotations
 
