@@ -48,6 +48,13 @@ def test_a_tcp_connection_is_never_shared_on_purpose(
     assert told(scene(descriptors, closely=Closely(relatives=(relative,)))) == findings
 
 
+def test_relatives_that_could_not_be_looked_at_are_told_where_they_would_be_ruled_out(scene: Any) -> None:
+    closely = Closely(relatives=(), incomplete=("what 2 relatives hold: permission denied",))
+    (finding,) = diagnose(scene([], [tcp(number) for number in range(100, 300)], closely=closely))
+    assert finding.ruled_out["also held by a parent, child or sibling"] == 0
+    assert finding.ruled_out["not looked at"] == "what 2 relatives hold: permission denied"
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "same_program", "kept"),
     [

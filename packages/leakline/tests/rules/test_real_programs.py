@@ -4,16 +4,21 @@ programs are observed at the same time, until each has shown what it does.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from leakline.facts import Finding
 from leakline.observe import Observation
+
+pytestmark = pytest.mark.alone  # it watches fourteen programs at a pace, as test_observe does
 
 PROGRAMS = Path(__file__).with_name("programs.py")
 EXPECTED = {
@@ -34,40 +39,49 @@ EXPECTED = {
 }
 # These are true of a program that does these things for seconds, and not what is looked for here.
 NOTES = ("tcp.time-wait", "growth.undecided", "observe.unreadable")
-LEAST_S, MOST_S = 4.0, 40.0
+LEAST_S, MOST_S = 4.0, 60.0
 Found = dict[str, dict[str, Finding]]
 
 
 @pytest.fixture(scope="module")
 def found() -> Iterator[Found]:
     command = [sys.executable, str(PROGRAMS)]
+    pipe = subprocess.PIPE
     processes = {
-        name: subprocess.Popen([*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        name: subprocess.Popen([*command, name], stdin=pipe, stdout=pipe, text=True, start_new_session=True)
         for name in EXPECTED
     }
-    for process in processes.values():
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    yield _observed({name: Observation(process.pid) for name, process in processes.items()})
-    for process in processes.values():
-        process.communicate(timeout=20)
+    try:
+        for process in processes.values():
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield _observed(processes)
+    finally:
+        for process in processes.values():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with its children
+            process.communicate()
 
 
-def _observed(observations: dict[str, Observation]) -> Found:
+def _observed(processes: dict[str, subprocess.Popen[str]]) -> Found:
+    """Watch all until each has shown what it does; who has is ended, so that the others have the machine."""
+    observations = {name: Observation(process.pid) for name, process in processes.items()}
     began = time.monotonic()
     seen: Found = {}
     looked = LEAST_S
-    while len(seen) < len(observations) and time.monotonic() - began < MOST_S:
+    while observations and time.monotonic() - began < MOST_S:
         for observation in observations.values():
             observation.step()
         time.sleep(0.03)  # the pace of sampling
         if time.monotonic() - began < looked:
             continue
-        looked += 2.0
-        for name, observation in observations.items():
+        for name, observation in tuple(observations.items()):
             findings = {finding.id: finding for finding in observation.report().findings if finding.id not in NOTES}
             if EXPECTED[name] <= findings.keys():
                 seen[name] = findings
+                del observations[name]
+                processes[name].communicate()
+        looked = time.monotonic() - began + 1.0
     return seen
 
 

@@ -7,8 +7,6 @@ of its own: what it meets in a strange process cannot harm this one.
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Collection
 
@@ -32,6 +30,8 @@ class _Stack(msgspec.Struct):
 
 def python_stacks(pid: int, tids: Collection[int]) -> dict[int, tuple[Frame, ...]]:
     """Stacks of these threads, innermost frame first; empty where py-spy is missing, or cannot read this process."""
+    import subprocess  # seldom needed
+
     program = _program()
     if program is None or not tids:
         return {}
@@ -49,5 +49,7 @@ def python_stacks(pid: int, tids: Collection[int]) -> dict[int, tuple[Frame, ...
 
 
 def _program() -> str | None:
+    import shutil
+
     beside = os.path.join(os.path.dirname(sys.executable), "py-spy")
     return beside if os.access(beside, os.X_OK) else shutil.which("py-spy")

@@ -41,6 +41,8 @@ def ruled_out(observed: Observed, but: str = "") -> dict[str, object]:
         found["TIME_WAIT"] = observed.closely.time_wait.total
     if observed.closely.relatives is not None:
         found["also held by a parent, child or sibling"] = _inherited(observed)
+        if observed.closely.incomplete:
+            found["not looked at"] = "; ".join(observed.closely.incomplete)
     return found
 
 
