@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from leakline.facts import Frame, Origin
@@ -88,6 +88,7 @@ FRAMES = some.builds(
 )
 
 
+@settings(deadline=None)  # about widths, whatever the machine is busy with
 @given(some.lists(FRAMES, min_size=1, max_size=30), some.sampled_from((40, 64, 80, 110)), some.integers(0, 10**6))
 def test_no_line_is_wider_than_the_terminal_or_broken(frames: list[Frame], width: int, count: int) -> None:
     for line in origin_lines([Origin(count, tuple(frames), len(frames) - 1)], Style(width=width)):
