@@ -82,7 +82,10 @@ def main() -> None:
         Path(folder, "spinning.py").write_text(CODE)
         with Launcher(cwd=folder) as launch:
             broker = launch.broker()
-            families = [launch.service(f"spinning:{name}", broker, options=words) for name, words in SYSTEMS.items()]
+            families = [
+                launch.service(f"spinning:{name}", broker, options=words, ready_s=60.0)
+                for name, words in SYSTEMS.items()
+            ]
             found = asyncio.run(measure(broker.address, options.rounds, options.seconds))
             for family in families:
                 family.end()
