@@ -36,8 +36,7 @@ with `RTLD_DEEPBIND`. So is what libc keeps open for itself: the socket of `sysl
 `fdopen()` and `fdopendir()` need no record: the stream takes over a descriptor that has its origin, and `fclose()` or
 `closedir()` closes it. `getaddrinfo()`, `glob()`, `ftw()` and `sem_open()` close what they open.
 
-With `--follow-children`, what `system()`, `popen()` and `wordexp()` start is not recorded: libc starts it without any
-of the functions above.
+With `--follow-children`, what `wordexp()` starts is not recorded: libc starts it without any of the functions above.
 """
 
 

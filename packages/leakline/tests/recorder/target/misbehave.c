@@ -7,6 +7,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -142,6 +143,37 @@ static void handlers(void) {
     AT("kept", eventfd(0, 0));
 }
 
+static sigjmp_buf out;
+static volatile sig_atomic_t jumps;
+
+static void jump(int number) {
+    (void)number;
+    jumps++;
+    siglongjmp(out, 1);
+}
+
+static __attribute__((noinline)) int deeper(int depth) {
+    int result = depth ? deeper(depth - 1) : AT("deep", eventfd(0, 0));
+    __asm__ volatile("" ::: "memory"); /* no tail call */
+    return result;
+}
+
+/* A handler that jumps, at any point of many calls. What was open at a jump is closed at the end, by number. */
+static void jumps_out_of_calls(void) {
+    struct itimerval each = {{0, 300}, {0, 300}}, never = {{0, 0}, {0, 0}};
+    signal(SIGALRM, jump);
+    setitimer(ITIMER_REAL, &each, NULL);
+    sigsetjmp(out, 1);
+    while (jumps < 300)
+        close(eventfd(0, 0));
+    setitimer(ITIMER_REAL, &never, NULL);
+    signal(SIGALRM, SIG_IGN);
+    closefrom(3);
+    AT("kept", eventfd(0, 0));
+    deeper(20);
+    AT("last", eventfd(0, 0));
+}
+
 static void *blocked(void *listener) { return (void *)(long)accept(*(int *)listener, NULL, NULL); }
 
 /* accept() and close() are cancellation points, and stay it. */
@@ -180,6 +212,7 @@ static const struct { const char *name; void (*run)(void); } programs[] = {
     PROGRAM(close_all_by_loop), PROGRAM(close_all_by_range), PROGRAM(close_all_from), PROGRAM(double_close),
     PROGRAM(double_close_of_a_stream), PROGRAM(stream_that_cannot_be_written), PROGRAM(vfork_child_that_closes),
     PROGRAM(clone_child_that_closes), PROGRAM(threads), PROGRAM(handlers), PROGRAM(cancellation), PROGRAM(exhaustion), PROGRAM(failed_sockets),
+    PROGRAM(jumps_out_of_calls),
 };
 
 int main(int count, char **arguments) {

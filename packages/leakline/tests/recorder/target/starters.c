@@ -66,6 +66,15 @@ static pid_t spawn(const char *name) {
             execve(SELF, arguments, environment);
             _exit(1);
         }
+    } else if (strcmp(name, "system") == 0 || strcmp(name, "popen") == 0) {
+        char path[4096] = "", command[8192];
+        if (readlink(SELF, path, sizeof path - 1) < 0)
+            return -1;
+        snprintf(command, sizeof command, "'%s' started one 'two'", path);
+        fflush(stdout);
+        if (strcmp(name, "system") == 0 ? system(command) != 0 : pclose(popen(command, "w")) != 0)
+            return -1;
+        return fork() ?: (_exit(0), 0); /* for who waits for a child */
     } else if ((child = fork()) == 0) {
         start(name);
         _exit(1);

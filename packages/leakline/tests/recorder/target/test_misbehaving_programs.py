@@ -90,6 +90,15 @@ def test_nothing_is_wrong_and_what_is_open_has_its_line(outcome: Callable[[str],
         assert seen.place(newest.stack) == seen.told["kept"]
 
 
+def test_a_handler_that_jumps_out_of_a_call_does_not_end_the_recording_of_its_thread(
+    outcome: Callable[[str], Outcome],
+) -> None:
+    seen = outcome("jumps_out_of_calls")
+    assert seen.recording.skipped > 0
+    stacked = {seen.place(slot.stack) for slot in seen.recording.slots if slot.stack}
+    assert stacked == {seen.told[label] for label in ("kept", "deep", "last")}
+
+
 @pytest.mark.parametrize("name", ["double_close", "double_close_of_a_stream"])
 def test_a_double_close_has_three_stacks(outcome: Callable[[str], Outcome], name: str) -> None:
     seen = outcome(name)

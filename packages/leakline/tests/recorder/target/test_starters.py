@@ -12,6 +12,7 @@ import pytest
 
 EXECS = ["execve", "execv", "execvp", "execvpe", "execl", "execlp", "execle", "fexecve", "execveat"]
 SPAWNS = ["posix_spawn", "posix_spawnp", "vfork"]
+SHELLS = ["system", "popen"]
 
 
 def _started(output: str) -> int:
@@ -43,7 +44,18 @@ def test_a_child_is_recorded_if_asked_for(compiled: Callable[..., Path], recorde
     assert recording.parent_pid == process.pid
 
 
-@pytest.mark.parametrize("name", ["execve", "execl", *SPAWNS])
+@pytest.mark.parametrize("name", SHELLS)
+def test_what_a_shell_starts_is_recorded_if_asked_for(
+    compiled: Callable[..., Path], recorded: Any, name: str
+) -> None:
+    process = recorded.start(compiled("starters.c", "-lutil"), "child", name, follow=True)
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    (slot,) = [slot for slot in recorded.recording(_started(output)).slots if slot.function == "eventfd"]
+    assert slot.how == "opened"
+
+
+@pytest.mark.parametrize("name", ["execve", "execl", *SPAWNS, *SHELLS])
 def test_a_child_is_not_recorded_if_not_asked_for(
     compiled: Callable[..., Path], recorded: Any, tmp_path: Path, name: str
 ) -> None:

@@ -52,6 +52,9 @@ static inline void *leakline_real(enum leakline_function function) {
 /* Whether a wrapper has anything to tell: the one branch that it costs while nothing is recorded. */
 #define LEAKLINE_WANTED __builtin_expect(!__atomic_load_n(&leakline_idle, __ATOMIC_RELAXED), 0)
 
+/* What is given to a shell in place of `command`, which may be NULL: if children are to be recorded, the shell is told what their environment says.
+ * libc starts it by itself, with the target's environment. Kept until the thread's next such call; `command` itself without memory for it. */
+const char *leakline_shell_command(const char *command);
 /* Whether an ioctl() with this request makes a descriptor. */
 bool leakline_request_opens(unsigned long request);
 /* fileno() that keeps errno: -1 for a stream without a descriptor. `FILE` of <stdio.h>. */

@@ -5,6 +5,7 @@
 #include <alloca.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -126,3 +127,15 @@ LEAKLINE_EXPORT(execle);
 LEAKLINE_DEFINE(posix_spawn)
 LEAKLINE_DEFINE(posix_spawnp)
 #undef LEAKLINE_DEFINE
+
+const char *leakline_shell_command(const char *command) {
+    size_t before = command ? leakline_shell_words_size() : 0;
+    char *memory = before ? room_for(before + strlen(command) + 1u) : NULL;
+    if (!memory)
+        return command;
+    strcpy(leakline_shell_words_fill(memory), command);
+    return memory;
+}
+
+int leakline_intercept_system(const char *command) { return LEAKLINE_REAL(system)(leakline_shell_command(command)); }
+LEAKLINE_EXPORT(system);

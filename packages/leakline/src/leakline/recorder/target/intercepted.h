@@ -83,8 +83,8 @@
     X(_IO_fopen, FILE, (const char *path, const char *mode), (path, mode), fileno)                                                 \
     X(tmpfile, FILE, (void), (), fileno)                                                                                           \
     X(tmpfile64, FILE, (void), (), fileno)                                                                                         \
-    X(popen, FILE, (const char *command, const char *mode), (command, mode), fileno)                                               \
-    X(_IO_popen, FILE, (const char *command, const char *mode), (command, mode), fileno)                                           \
+    X(popen, FILE, (const char *command, const char *mode), (leakline_shell_command(command), mode), fileno)                       \
+    X(_IO_popen, FILE, (const char *command, const char *mode), (leakline_shell_command(command), mode), fileno)                   \
     X(opendir, DIR, (const char *path), (path), dirfd)
 
 /* Close a stream's descriptor and open another, usually under the same number.
@@ -196,7 +196,8 @@
     X(bpf, OPENED, -1, leakline_bpf_opens((int)a))                                                                                 \
     X(ioctl, OPENED, -1, leakline_request_opens((unsigned long)b))
 
-/* Start a program: where it is to be recorded too, its environment says so.
+/* Start a program: where it is to be recorded too, its environment says so. (`system`, and `popen` above, start a shell that
+ * says so to what it starts, but is not recorded itself.)
  * X(name) */
 #define LEAKLINE_STARTERS(X)                                                                                                       \
     X(execve)                                                                                                                      \
@@ -209,7 +210,8 @@
     X(fexecve)                                                                                                                     \
     X(execveat)                                                                                                                    \
     X(posix_spawn)                                                                                                                 \
-    X(posix_spawnp)
+    X(posix_spawnp)                                                                                                                \
+    X(system)
 
 #define LEAKLINE_INTERCEPTED(X)                                                                                                    \
     LEAKLINE_OPENERS(X)                                                                                                            \

@@ -53,6 +53,9 @@ struct leakline_origin {
     uint16_t native_count, python_count;
     uint32_t flags;
     uint64_t generation; /* of the loaded libraries (leakline_libraries_generation()) when it was captured */
+    void *walk;          /* the known walk of these frames, if there is one (unwind_known.c) */
+    uint32_t walk_sequence, life;
+    uint32_t stack;      /* the number of the stack that this walk was of last; 0: none. Its Python frames may have been others */
     uintptr_t native[LEAKLINE_NATIVE_FRAMES]; /* return addresses, innermost first */
     struct leakline_python_frame python[LEAKLINE_PYTHON_FRAMES]; /* innermost first */
 };
@@ -63,6 +66,10 @@ struct leakline_origin {
 void leakline_unwind_prepare(void);
 /* Walks the calling thread's stack. Fills native, native_count, generation and the flags NATIVE_*. */
 void leakline_unwind(const struct leakline_registers *from, struct leakline_origin *origin);
+/* Tells which stack number the frames of this origin, with its Python frames, have: the next leakline_unwind() of the same walk gives it. */
+void leakline_unwind_numbered(const struct leakline_origin *origin, uint32_t stack);
+/* To be called when a recording begins, also in a child after fork: the numbers of stacks are those of the recording before. */
+void leakline_unwind_forget(void);
 /* Grows when libraries were loaded or unloaded: equal addresses of different generations may be different functions. */
 uint64_t leakline_libraries_generation(void);
 

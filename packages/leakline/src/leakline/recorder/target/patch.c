@@ -338,8 +338,13 @@ int leakline_patch_begin(void) {
 bool leakline_patch_all(void) {
     if (!__atomic_load_n(&patching, __ATOMIC_ACQUIRE))
         return true;
-    if (walking || !leakline_loader_answers() || !try_lock())
+    if (walking || !leakline_loader_answers())
         return false;
+    uint64_t signals = leakline_block_signals();
+    if (!try_lock()) {
+        leakline_restore_signals(signals);
+        return false;
+    }
     uint64_t generation = leakline_libraries_generation();
     bool done = !patching || generation == walked || leakline_sealed; /* a filter may kill who opens /proc/self/maps */
     if (!done) {
@@ -348,6 +353,7 @@ bool leakline_patch_all(void) {
         walked = done ? generation : 0;
     }
     unlock();
+    leakline_restore_signals(signals);
     return done;
 }
 

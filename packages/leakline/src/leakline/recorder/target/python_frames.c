@@ -41,14 +41,18 @@ static struct leakline_python *placed(const struct leakline_python *found) {
 
 void leakline_python_prepare(void) {
     struct leakline_python found = {0};
-    if (atomic_flag_test_and_set(&preparing)) /* another thread, or the one that this signal interrupted */
+    uint64_t signals = leakline_block_signals();
+    if (atomic_flag_test_and_set(&preparing)) { /* another thread */
+        leakline_restore_signals(signals);
         return;
+    }
     struct leakline_python *python = atomic_load(&current);
     if (!leakline_python_find(python, &found))
         atomic_store(&current, NULL);
     else if (!python || !leakline_python_is_same(python, &found))
         atomic_store(&current, placed(&found));
     atomic_flag_clear(&preparing);
+    leakline_restore_signals(signals);
 }
 
 bool leakline_python_ends(void) {

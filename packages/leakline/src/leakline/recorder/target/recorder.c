@@ -211,6 +211,7 @@ int leakline_recording_begin(const char *path) {
     leakline_libraries_forget();
     leakline_codes_forget();
     leakline_python_forget();
+    leakline_unwind_forget();
     write_functions();
     write_header();
     *leakline_same_process = 1;

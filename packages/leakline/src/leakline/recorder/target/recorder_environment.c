@@ -160,3 +160,20 @@ char **leakline_environment_fill(void *memory, char *const environment[], bool c
     *to = NULL;
     return memory;
 }
+
+/* --- for a shell, which libc starts with the target's own environment: a command in front of the target's. On the same line, as the shell counts
+ * lines in its complaints. */
+
+#define EXPORT "export " PRELOAD "'"
+#define AND_OTHERS "'\"${LD_PRELOAD:+:$LD_PRELOAD}\" " RECORDING "'"
+#define AND_FOLLOW "' " FOLLOW "; "
+
+size_t leakline_shell_words_size(void) {
+    if (!wanted(true) || strchr(library, '\'') || strchr(leakline_asked.recording, '\''))
+        return 0;
+    return sizeof EXPORT + strlen(library) + sizeof AND_OTHERS + strlen(leakline_asked.recording) + sizeof AND_FOLLOW;
+}
+
+char *leakline_shell_words_fill(char *to) {
+    return append(append(append(append(append(to, EXPORT), library), AND_OTHERS), leakline_asked.recording), AND_FOLLOW);
+}

@@ -5,10 +5,12 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <signal.h>
 #include <time.h>
 
 #include "recording_private.h"
 #include "system_calls.h"
+#include "unwind_memory.h"
 
 #define SPINS 200000u /* some milliseconds at least: longer than a thread that was preempted with a slot waits for its turn */
 
@@ -17,6 +19,12 @@
 
 static bool on; /* something is recorded in this process */
 static __thread bool inside;
+/* Of the function that entered the bracket: its frame record, which stays as it is until it has left; and what it is writing. */
+static __thread struct {
+    uintptr_t frame, words[2];
+    uint32_t *writing, odd; /* its sequence number while it is written by this thread */
+    struct leakline_slot *slot;
+} entered;
 static __thread uint32_t current_tid;
 static uint64_t python_ends_since; /* when an interpreter that is being finalised first closed something; 0 before */
 /* The close that this thread is about to make, or made last. */
@@ -28,6 +36,9 @@ static __thread struct {
     uint32_t kept_count; /* wrong closes of this run, and where they are kept */
     uint32_t kept[KEPT_OF_A_RUN];
 } closing;
+
+static void count(uint64_t *counter);
+static void end_writing(uint32_t *sequence);
 
 /* --- the bracket */
 
@@ -44,6 +55,7 @@ bool leakline_bracket_inside(void) { return inside; }
 
 void leakline_bracket_forget(void) {
     inside = false;
+    entered.writing = NULL, entered.slot = NULL;
     current_tid = 0;
     closing.kept_count = 0, closing.swept = false;
 }
@@ -53,7 +65,45 @@ bool leakline_recording_on(void) {
            __atomic_load_n(leakline_same_process, __ATOMIC_RELAXED);
 }
 
-bool leakline_enter(void) {
+/* --- a signal handler may jump out of the bracket (siglongjmp): what was entered is never left */
+
+static bool on_alternate_stack(void) {
+    stack_t stack = {0};
+    return leakline_call3(SYS_sigaltstack, 0, (long)&stack, 0) != 0 || stack.ss_flags & SS_ONSTACK;
+}
+
+/* Whether the function that entered is still there. A handler that interrupted it is called below its frame, which holds what it held then; who
+ * calls from above, or finds it overwritten, comes after a jump. Only told on a thread's own stack, of which both are: an alternate one
+ * may lie anywhere. */
+static bool is_abandoned(uintptr_t frame) {
+    struct leakline_stack now, then;
+    if (__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED) || on_alternate_stack())
+        return false;
+    leakline_stack_at(frame, &now);
+    leakline_stack_at(entered.frame, &then);
+    if (!now.own || !then.own)
+        return false;
+    return frame >= entered.frame || leakline_load(entered.frame) != entered.words[0] ||
+           leakline_load(entered.frame + sizeof(uintptr_t)) != entered.words[1];
+}
+
+/* A slot that is half written says that nothing is open: if something is, comparing with /proc finds it. Counters may be wrong by one. */
+static bool forget_abandoned(uintptr_t frame) {
+    if (!is_abandoned(frame))
+        return false;
+    if (entered.writing && __atomic_load_n(entered.writing, __ATOMIC_RELAXED) == entered.odd) {
+        if (entered.slot && (const uint32_t *)entered.slot == entered.writing && entered.slot->how) {
+            entered.slot->how = 0;
+            count(&leakline_header()->closed);
+        }
+        end_writing(entered.writing);
+    }
+    closing.kept_count = 0, closing.swept = false;
+    count(&leakline_header()->skipped);
+    return true;
+}
+
+__attribute__((noinline)) bool leakline_enter(void) {
     if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE)) {
         leakline_start();
         if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE))
@@ -66,10 +116,14 @@ bool leakline_enter(void) {
         if (!__atomic_load_n(&on, __ATOMIC_ACQUIRE))
             return false;
     }
-    if (inside) { /* a signal handler: found by reconciling */
+    uintptr_t frame = *(uintptr_t *)__builtin_frame_address(0);
+    if (inside && !forget_abandoned(frame)) { /* a signal handler: found by reconciling */
         __atomic_fetch_add(&leakline_header()->skipped, 1, __ATOMIC_RELAXED);
         return false;
     }
+    entered.frame = frame;
+    entered.words[0] = ((const uintptr_t *)frame)[0];
+    entered.words[1] = ((const uintptr_t *)frame)[1];
     inside = true;
     return true;
 }
@@ -104,22 +158,36 @@ static struct leakline_stack_record *stack_at(uint32_t stack) {
 
 /* --- writing a record whose first word is a sequence number */
 
+static uint32_t *stuck, stuck_at; /* one that was waited for in vain, and is waited for no more */
+
 static bool begin_writing(uint32_t *sequence) {
+    if (__builtin_expect(sequence == stuck, 0) && __atomic_load_n(sequence, __ATOMIC_RELAXED) == stuck_at) {
+        count(&leakline_header()->skipped);
+        return false;
+    }
     for (uint32_t spins = 0; spins < SPINS; spins++) {
         uint32_t even = __atomic_load_n(sequence, __ATOMIC_RELAXED) & ~1u;
+        entered.odd = even + 1u;
+        entered.writing = sequence; /* before it is: a handler may jump away right after */
         if (__atomic_compare_exchange_n(sequence, &even, even + 1u, true, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) {
             __atomic_thread_fence(__ATOMIC_RELEASE); /* no reader sees a change before the odd number */
             return true;
         }
+        entered.writing = NULL;
         leakline_pause();
         if (spins % 64 == 63 && !__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED))
             leakline_call0(SYS_sched_yield); /* who has it lost the processor */
     }
+    stuck_at = __atomic_load_n(sequence, __ATOMIC_RELAXED);
+    stuck = stuck_at & 1u ? sequence : NULL;
     count(&leakline_header()->skipped);
     return false;
 }
 
-static void end_writing(uint32_t *sequence) { __atomic_store_n(sequence, __atomic_load_n(sequence, __ATOMIC_RELAXED) + 1u, __ATOMIC_RELEASE); }
+static void end_writing(uint32_t *sequence) {
+    __atomic_store_n(sequence, __atomic_load_n(sequence, __ATOMIC_RELAXED) + 1u, __ATOMIC_RELEASE);
+    entered.writing = NULL;
+}
 
 /* A slot, being written; NULL if there is none or no storage for it. */
 static struct leakline_slot *begin_slot(int number) {
@@ -131,6 +199,7 @@ static struct leakline_slot *begin_slot(int number) {
     if (!leakline_stored(offset, sizeof(struct leakline_slot)))
         return NULL;
     struct leakline_slot *slot = (struct leakline_slot *)(leakline_recording.base + offset);
+    entered.slot = slot;
     return begin_writing(&slot->sequence) ? slot : NULL;
 }
 

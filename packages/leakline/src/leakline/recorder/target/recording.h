@@ -75,6 +75,9 @@ void leakline_recording_seal(void);
  * for posix_spawn, false for exec (a vfork child that calls exec is told apart here).
  * Bytes that it takes; 0: pass the environment on as it is. Does not allocate: the memory is the caller's (a vfork child shares its parent's). */
 size_t leakline_environment_size(char *const environment[], bool child);
+/* The same for a command of a shell: text that goes before it. */
+size_t leakline_shell_words_size(void);
+char *leakline_shell_words_fill(char *to);
 char **leakline_environment_fill(void *memory, char *const environment[], bool child);
 
 /* --- for python_frames.c: code objects by content */

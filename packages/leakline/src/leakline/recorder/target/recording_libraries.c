@@ -159,8 +159,11 @@ static bool take_lock(void) {
 bool leakline_libraries_refresh(uint64_t generation) {
     if (__atomic_load_n(&known, __ATOMIC_ACQUIRE) > generation)
         return true;
-    if (!take_lock())
+    uint64_t signals = leakline_block_signals();
+    if (!take_lock()) {
+        leakline_restore_signals(signals);
         return false;
+    }
     bool answers = known > generation || leakline_loader_answers();
     if (known <= generation && answers) {
         uint64_t now = leakline_libraries_generation();
@@ -172,15 +175,21 @@ bool leakline_libraries_refresh(uint64_t generation) {
         __atomic_store_n(&known, (now > generation ? now : generation) + 1u, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
+    leakline_restore_signals(signals);
     return answers;
 }
 
 uint32_t leakline_library_learn(uint64_t address, uint64_t generation) {
     struct dl_phdr_info info;
-    if (!leakline_describe_library(address, &info) || __atomic_exchange_n(&lock, true, __ATOMIC_ACQUIRE))
+    if (!leakline_describe_library(address, &info))
         return 0;
-    memset(seen, 0, sizeof seen);
-    uint32_t library = place(&info, generation);
-    __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
+    uint64_t signals = leakline_block_signals();
+    uint32_t library = 0;
+    if (!__atomic_exchange_n(&lock, true, __ATOMIC_ACQUIRE)) {
+        memset(seen, 0, sizeof seen);
+        library = place(&info, generation);
+        __atomic_store_n(&lock, false, __ATOMIC_RELEASE);
+    }
+    leakline_restore_signals(signals);
     return library;
 }

@@ -19,9 +19,19 @@ static inline struct leakline_recording_header *leakline_header(void) { return (
 
 /* No system call asks for storage from now on. */
 extern bool leakline_sealed;
+enum { LEAKLINE_PAGE_BITS = 12 };
+#define LEAKLINE_RECORDING_PAGES (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) >> LEAKLINE_PAGE_BITS)
+/* Pages of the file that have storage. */
+extern unsigned char leakline_stored_pages[LEAKLINE_RECORDING_PAGES];
+static inline bool leakline_has_storage(uint64_t offset) {
+    return __atomic_load_n(&leakline_stored_pages[offset >> LEAKLINE_PAGE_BITS], __ATOMIC_RELAXED);
+}
 /* Storage for a part of the file. Writing to a hole of a full file system would be SIGBUS; asking first is an answer. Counts what it refuses. */
-bool leakline_stored(uint64_t offset, uint64_t size);
-bool leakline_has_storage(uint64_t offset);
+bool leakline_store(uint64_t offset, uint64_t size);
+static inline bool leakline_stored(uint64_t offset, uint64_t size) {
+    bool one_page = offset >> LEAKLINE_PAGE_BITS == (offset + size - 1u) >> LEAKLINE_PAGE_BITS;
+    return __builtin_expect(one_page && leakline_has_storage(offset), 1) || leakline_store(offset, size);
+}
 /* Makes and maps the file (path NULL: an anonymous one) with storage for its header. 0, or minus the errno. */
 int leakline_storage_map(const char *path, uint64_t size);
 /* Replaces the file by scratch memory: a thread that is still at it writes to nobody. */

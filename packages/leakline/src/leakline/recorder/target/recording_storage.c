@@ -13,15 +13,13 @@
 #ifndef LEAKLINE_ADVICE_POPULATE
 #define LEAKLINE_ADVICE_POPULATE 23 /* MADV_POPULATE_WRITE, since Linux 5.14 */
 #endif
-#define PAGE 4096u
-#define PAGES (LEAKLINE_FILE_SIZE(LEAKLINE_SLOTS_HIGHEST) / PAGE)
+#define PAGE (1u << LEAKLINE_PAGE_BITS)
 #define CHUNK 65536u /* the file gets its storage in pieces of this size, but for the indexes, where hashes lead everywhere: a page at a time */
 
 struct leakline_recording leakline_recording;
 bool leakline_sealed;
 
-/* Pages of the file that have storage. */
-static unsigned char stored[PAGES];
+unsigned char leakline_stored_pages[LEAKLINE_RECORDING_PAGES];
 
 static long advise(uint64_t offset, uint64_t size, int advice) {
     return leakline_call3(SYS_madvise, (long)(leakline_recording.base + offset), (long)size, advice);
@@ -39,19 +37,17 @@ static bool store_piece(uint64_t page) {
         return false;
     }
     for (uint64_t each = start / PAGE; each < (start + size) / PAGE; each++)
-        __atomic_store_n(&stored[each], 1, __ATOMIC_RELAXED);
+        __atomic_store_n(&leakline_stored_pages[each], 1, __ATOMIC_RELAXED);
     return true;
 }
 
 /* A system call for each piece that is used for the first time: an allocator in the target makes more. */
-bool leakline_stored(uint64_t offset, uint64_t size) {
+bool leakline_store(uint64_t offset, uint64_t size) {
     for (uint64_t page = offset / PAGE; page <= (offset + size - 1u) / PAGE; page++)
-        if (!__atomic_load_n(&stored[page], __ATOMIC_RELAXED) && !store_piece(page))
+        if (!leakline_has_storage(page * PAGE) && !store_piece(page))
             return false;
     return true;
 }
-
-bool leakline_has_storage(uint64_t offset) { return __atomic_load_n(&stored[offset / PAGE], __ATOMIC_RELAXED); }
 
 /* What is stored from the beginning where the kernel cannot populate single pages (before Linux 5.14, it answers EINVAL to an unknown advice). */
 static long store_fixed_part(int file, uint64_t size) {
@@ -68,7 +64,7 @@ static long store_fixed_part(int file, uint64_t size) {
         long error = leakline_call4(SYS_fallocate, file, 0, (long)parts[i].offset, (long)length);
         if (error)
             return error;
-        memset(&stored[parts[i].offset / PAGE], 1, length / PAGE);
+        memset(&leakline_stored_pages[parts[i].offset / PAGE], 1, length / PAGE);
     }
     return 0;
 }
@@ -78,7 +74,7 @@ static long store_header(int file, uint64_t size) {
     if (error == -EINVAL)
         return store_fixed_part(file, size);
     if (error == 0)
-        memset(stored, 1, CHUNK / PAGE);
+        memset(leakline_stored_pages, 1, CHUNK / PAGE);
     return error == -EFAULT ? -ENOSPC : error; /* where a write would be SIGBUS */
 }
 
@@ -86,7 +82,7 @@ static long store_header(int file, uint64_t size) {
 static long map_file(int file, uint64_t size) {
     char *place = leakline_recording.base;
     bool again = place && leakline_recording.size == size;
-    memset(stored, 0, sizeof stored);
+    memset(leakline_stored_pages, 0, sizeof leakline_stored_pages);
     long mapped = leakline_call6(SYS_mmap, again ? (long)place : 0, (long)size, PROT_READ | PROT_WRITE, again ? MAP_SHARED | MAP_FIXED : MAP_SHARED,
                                  file, 0);
     if (mapped < 0 && mapped > -4096)

@@ -4,6 +4,7 @@
 #ifndef LEAKLINE_SYSTEM_CALLS_H
 #define LEAKLINE_SYSTEM_CALLS_H
 
+#include <signal.h>
 #include <stdint.h>
 #include <sys/syscall.h>
 
@@ -42,5 +43,17 @@ static inline void leakline_pause(void) {
 static inline long leakline_call4(long number, long a, long b, long c, long d) { return leakline_call6(number, a, b, c, d, 0, 0); }
 static inline long leakline_call3(long number, long a, long b, long c) { return leakline_call6(number, a, b, c, 0, 0, 0); }
 static inline long leakline_call0(long number) { return leakline_call6(number, 0, 0, 0, 0, 0, 0); }
+
+/* No handler runs in this thread until the mask is put back: one that jumped out (siglongjmp) would leave a lock of the loader held for ever.
+ * The kernel's sets have 64 signals, of which SIGKILL and SIGSTOP are never blocked: all bits set says that a system call filter refused. */
+static inline uint64_t leakline_block_signals(void) {
+    uint64_t all = ~UINT64_C(0), before = 0;
+    return leakline_call4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&all, (long)&before, sizeof all) == 0 ? before : all;
+}
+
+static inline void leakline_restore_signals(uint64_t before) {
+    if (before != ~UINT64_C(0))
+        leakline_call4(SYS_rt_sigprocmask, SIG_SETMASK, (long)&before, 0, sizeof before);
+}
 
 #endif

@@ -1,12 +1,14 @@
 /* The calling thread's native frames: leakline_unwind of origin.h.
  *
  * Each frame's rule is one cached word, by which the next frame is found with two loads. What such a rule cannot say is walked again from
- * the start with all registers (unwind_registers.c): odd rules, signal frames, stacks that go on elsewhere.
+ * the start with all registers (unwind_registers.c): odd rules, signal frames, stacks that go on elsewhere. A walk that was made before from
+ * the same place, over the same words, is not made again (unwind_known.c).
  */
 #define _GNU_SOURCE
 #include "origin.h"
 #include "unwind_cache.h"
 #include "unwind_check.h"
+#include "unwind_known.h"
 #include "unwind_libraries.h"
 #include "unwind_memory.h"
 #include "unwind_registers.h"
@@ -16,40 +18,92 @@
 
 #define LIKELY(condition) __builtin_expect(condition, 1)
 
-static inline uintptr_t strip(uintptr_t pc) {
-#if defined(__aarch64__)
-    register uintptr_t x30 __asm__("x30") = pc;
-    __asm__("hint #7" : "+r"(x30)); /* xpaclri: removes a signature, does nothing where there are none */
-    return x30;
-#else
-    return pc;
-#endif
-}
-
-/* A word at or above `sp`. */
-static inline bool load(struct leakline_stack *stack, uintptr_t sp, uintptr_t address, uintptr_t *word) {
-    if (!LIKELY(leakline_on_stack(stack, sp, address)) && (address < sp || !leakline_stack_reach(stack, address))) return false;
+/* A word at or above `sp`. `last`: the highest that is known to be on the stack; not below sp - 8, as sp is just behind a word that was read. */
+static inline bool load(struct leakline_stack *stack, uintptr_t *last, uintptr_t sp, uintptr_t address, uintptr_t *word) {
+    if (!LIKELY(address >= sp && address <= *last)) {
+        if (address < sp || !leakline_stack_reach(stack, address)) return false;
+        *last = stack->high - sizeof(uintptr_t);
+    }
     *word = leakline_load(address);
     return true;
 }
 
+/* --- what a walk depends on (unwind_known.h); nothing of it is compiled where `walked` is NULL */
+
+static inline uint32_t place_of(uintptr_t first, uintptr_t address, struct leakline_walked *walked) {
+    if (address - first >= LEAKLINE_NO_PLACE) walked->fits = false;
+    return (uint32_t)(address - first);
+}
+
+/* The frame pointer is used: it counts from now on, once. */
+static inline void use_pointer(struct leakline_walked *walked, uintptr_t fp) {
+    if (walked->pointer_place == LEAKLINE_NO_PLACE) return;
+    if (walked->pointers == LEAKLINE_KNOWN_POINTERS) {
+        walked->fits = false;
+        return;
+    }
+    walked->pointer_places[walked->pointers] = walked->pointer_place;
+    walked->pointer_values[walked->pointers++] = fp;
+    walked->pointer_place = LEAKLINE_NO_PLACE;
+}
+
+static inline void use_loaded(struct leakline_walked *walked, uint32_t place, uintptr_t value) {
+    uint32_t pending = walked->pointer_place;
+    walked->pointer_place = place;
+    use_pointer(walked, value);
+    walked->pointer_place = pending;
+}
+
+static inline void note_frame(struct leakline_walked *walked, uint32_t place, uintptr_t value) {
+    if (walked->frames == LEAKLINE_KNOWN_FRAMES) {
+        walked->fits = false;
+        return;
+    }
+    walked->frame_places[walked->frames] = place;
+    walked->frame_values[walked->frames++] = value;
+}
+
+static inline void begin_noting(struct leakline_walked *walked) {
+    walked->frames = walked->pointers = 0;
+    walked->fits = true;
+    walked->uses_first_pointer = false;
+    walked->pointer_place = LEAKLINE_NO_PLACE;
+}
+
+/* --- the walk */
+
 /* Replaces a frame by its caller; false where the rule does not fit what is on the stack. */
-static inline bool step(struct leakline_registers *frame, uint64_t rule, struct leakline_stack *stack) {
+static inline __attribute__((always_inline)) bool step(struct leakline_registers *frame, uint64_t rule, struct leakline_stack *stack,
+                                                       uintptr_t *last, uintptr_t first, struct leakline_walked *walked) {
     uintptr_t offset = (uintptr_t)leakline_rule_cfa_offset(rule), cfa, pc, fp = frame->fp;
-    switch (leakline_rule_kind(rule)) {
-    case LEAKLINE_RULE_SP: cfa = frame->sp + offset; break;
-    case LEAKLINE_RULE_FP: cfa = frame->fp + offset; break;
-    default:
-        if (!load(stack, frame->sp, frame->fp + offset, &cfa)) return false;
+    enum leakline_rule_kind kind = leakline_rule_kind(rule);
+    bool by_pointer = kind != LEAKLINE_RULE_SP || leakline_rule_fp(rule) == LEAKLINE_FP_AT_FP;
+    if (walked && by_pointer) {
+        walked->uses_first_pointer |= walked->first_pointer;
+        use_pointer(walked, frame->fp);
+    }
+    if (kind == LEAKLINE_RULE_SP) cfa = frame->sp + offset;
+    else if (kind == LEAKLINE_RULE_FP) cfa = frame->fp + offset;
+    else {
+        if (!load(stack, last, frame->sp, frame->fp + offset, &cfa)) return false;
+        if (walked) use_loaded(walked, place_of(first, frame->fp + offset, walked), cfa);
     }
     if (cfa % sizeof(uintptr_t) != 0) return false;
     /* Below the CFA and not below sp: so the CFA is above sp, and the walk comes to an end. */
-    if (!load(stack, frame->sp, cfa + (uintptr_t)leakline_rule_ra_offset(rule), &pc)) return false;
+    uintptr_t at = cfa + (uintptr_t)leakline_rule_ra_offset(rule);
+    if (!load(stack, last, frame->sp, at, &pc)) return false;
+    if (walked) note_frame(walked, place_of(first, at, walked), leakline_strip(pc));
     if (leakline_rule_fp(rule) != LEAKLINE_FP_SAME) {
-        uintptr_t base = leakline_rule_fp(rule) == LEAKLINE_FP_AT_CFA ? cfa : frame->fp;
-        if (!load(stack, frame->sp, base + (uintptr_t)leakline_rule_fp_offset(rule), &fp)) return false;
+        at = (leakline_rule_fp(rule) == LEAKLINE_FP_AT_CFA ? cfa : frame->fp) + (uintptr_t)leakline_rule_fp_offset(rule);
+        if (!load(stack, last, frame->sp, at, &fp)) return false;
+        if (walked) {
+            walked->first_pointer = false;
+            walked->pointer_place = place_of(first, at, walked);
+        }
     }
-    *frame = (struct leakline_registers){.pc = strip(pc), .sp = cfa, .fp = fp};
+    frame->pc = leakline_strip(pc);
+    frame->sp = cfa;
+    frame->fp = fp;
     return true;
 }
 
@@ -62,28 +116,45 @@ static bool end_unknown(uintptr_t pc, unsigned count, struct leakline_origin *or
 }
 
 /* Walks by cached rules. False where that is not enough. */
-static bool walk(const struct leakline_registers *from, struct leakline_origin *origin) {
+static inline __attribute__((always_inline)) bool walk(const struct leakline_registers *from, struct leakline_stack *stack,
+                                                       struct leakline_origin *origin, struct leakline_walked *walked) {
     struct leakline_registers frame = *from;
-    struct leakline_stack stack;
-    uint64_t generation = origin->generation;
-    leakline_stack_at(frame.sp, &stack);
-    for (unsigned count = 0; frame.pc != 0; count++) {
-        uint64_t rule = leakline_rule(frame.pc, generation);
+    const struct leakline_rules rules = leakline_rules_of(origin->generation);
+    uintptr_t last = stack->high - stack->low >= sizeof(uintptr_t) ? stack->high - sizeof(uintptr_t) : 0; /* 0: nothing */
+    unsigned count = 0;
+    for (; frame.pc != 0; count++) {
+        uint64_t rule = leakline_rule_quick(&rules, frame.pc);
         enum leakline_rule_kind kind = leakline_rule_kind(rule);
         if (count == LEAKLINE_NATIVE_FRAMES) {
             if (kind > LEAKLINE_RULE_END) return false;
             origin->flags |= LEAKLINE_NATIVE_CUT;
-            return true;
+            break;
         }
         origin->native[count] = frame.pc;
-        origin->native_count = (uint16_t)(count + 1);
         if (LIKELY(kind <= LEAKLINE_RULE_LOAD)) {
-            if (!step(&frame, rule, &stack)) return false;
+            if (!step(&frame, rule, stack, &last, from->sp, walked)) return false;
             continue;
         }
-        if (kind == LEAKLINE_RULE_NONE) return end_unknown(frame.pc, count, origin);
-        return kind == LEAKLINE_RULE_END;
+        count++;
+        if (kind == LEAKLINE_RULE_END) break;
+        if (kind != LEAKLINE_RULE_NONE) return false;
+        origin->native_count = (uint16_t)count;
+        return end_unknown(frame.pc, count - 1, origin);
     }
+    origin->native_count = (uint16_t)count;
+    return true;
+}
+
+static bool walk_plainly(const struct leakline_registers *from, struct leakline_stack *stack, struct leakline_origin *origin) {
+    return walk(from, stack, origin, NULL);
+}
+
+static __attribute__((noinline)) bool walk_and_keep(const struct leakline_registers *from, struct leakline_stack *stack, struct leakline_origin *origin) {
+    struct leakline_walked walked;
+    begin_noting(&walked);
+    walked.first_pointer = true;
+    if (!walk(from, stack, origin, &walked)) return false;
+    if (walked.fits && !(origin->flags & LEAKLINE_NATIVE_BROKEN)) leakline_known_keep(from, &walked, origin);
     return true;
 }
 
@@ -100,7 +171,17 @@ void leakline_unwind(const struct leakline_registers *from, struct leakline_orig
     origin->native_count = 0;
     origin->flags &= ~(uint32_t)(LEAKLINE_NATIVE_CUT | LEAKLINE_NATIVE_BROKEN);
     origin->generation = leakline_libraries_generation();
-    if (!walk(from, origin)) leakline_walk_registers(from, origin);
+    struct leakline_stack stack;
+    leakline_stack_at(from->sp, &stack);
+    switch (leakline_known_walk(from, &stack, origin)) {
+    case LEAKLINE_KNOWN: break;
+    case LEAKLINE_UNKNOWN:
+        if (!walk_plainly(from, &stack, origin)) leakline_walk_registers(from, origin);
+        break;
+    case LEAKLINE_TO_NOTE:
+        if (!walk_and_keep(from, &stack, origin)) leakline_walk_registers(from, origin);
+        break;
+    }
     leakline_unwind_check(from, origin);
     errno = error;
 }

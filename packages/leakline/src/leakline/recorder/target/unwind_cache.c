@@ -1,41 +1,22 @@
-/* The table of rules (unwind_cache.h).
- *
- * A slot is two words: a key of 48 bits of address and 16 of tag (how many loads since the table was made), and a rule. Within a tag a slot is
- * written once; it is taken again only for a later tag. So a reader that sees its own key before and after it read the rule has read the
- * rule of that key: between the two the slot could only have gone to a later tag, from which no writer brings it back. Old tags need no
- * clearing: nobody asks for them. When all tags are used up a new table is mapped; the old one stays mapped, for readers who are still in it.
- * Where a bucket is full, the rule is made anew each time: slower, never wrong.
- */
+/* The table of rules (unwind_cache.h). How it is read without locks is told there. */
 #define _GNU_SOURCE
 #include "unwind_cache.h"
 #include "system_calls.h"
 #include "unwind_libraries.h"
 #include "unwind_rules.h"
 
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stddef.h>
 #include <sys/mman.h>
 
-#ifndef LEAKLINE_CACHE_BITS /* smaller in tests of a full table */
-#define LEAKLINE_CACHE_BITS 14
-#endif
 #ifndef LEAKLINE_CACHE_TAGS
 #define LEAKLINE_CACHE_TAGS 0xffff
 #endif
-enum { BUCKETS = 1 << LEAKLINE_CACHE_BITS, WAYS = 4, TAG_BITS = 16, TAG_MASK = (1 << TAG_BITS) - 1, LAST_TAG = LEAKLINE_CACHE_TAGS };
+enum { BUCKETS = 1 << LEAKLINE_CACHE_BITS, WAYS = LEAKLINE_CACHE_WAYS, TAG_BITS = LEAKLINE_CACHE_TAG_BITS, TAG_MASK = (1 << TAG_BITS) - 1,
+       LAST_TAG = LEAKLINE_CACHE_TAGS };
 #define TAKEN ((uint64_t)1) /* being written; no key: its address would be 0 */
 
-struct slot {
-    _Atomic uint64_t key, rule;
-};
-
-struct bucket {
-    struct slot slots[WAYS]; /* a cache line */
-};
-
 struct table {
-    struct bucket buckets[BUCKETS];
+    struct leakline_rule_bucket front[1 << LEAKLINE_CACHE_FRONT_BITS];
+    struct leakline_rule_bucket buckets[BUCKETS];
     /* Generation of tag 1. Written before the table is published. Atomic, as its address may have been another thread's a moment ago: who
      * comes second with a table unmaps it, and the kernel gives its pages, zeroed, to the next who asks, an order that no sanitizer sees. */
     _Atomic uint64_t first;
@@ -44,26 +25,18 @@ struct table {
 static struct table first_table __attribute__((aligned(64)));
 static _Atomic(struct table *) current = &first_table;
 
-static inline struct bucket *bucket_of(struct table *table, uintptr_t pc) {
+static inline struct leakline_rule_bucket *bucket_of(struct table *table, uintptr_t pc) {
     return &table->buckets[(uint64_t)pc * 0x9e3779b97f4a7c15u >> (64 - LEAKLINE_CACHE_BITS)];
 }
 
 /* The second choice of each bucket. */
-static inline struct bucket *neighbour(struct table *table, struct bucket *bucket) { return &table->buckets[(bucket - table->buckets) ^ 1]; }
-
-static inline bool find(struct bucket *bucket, uint64_t key, uint64_t *rule) {
-    for (unsigned i = 0; i < WAYS; i++) {
-        struct slot *slot = &bucket->slots[i];
-        if (atomic_load_explicit(&slot->key, memory_order_acquire) != key) continue;
-        *rule = atomic_load_explicit(&slot->rule, memory_order_acquire);
-        return atomic_load_explicit(&slot->key, memory_order_relaxed) == key;
-    }
-    return false;
+static inline struct leakline_rule_bucket *neighbour(struct table *table, struct leakline_rule_bucket *bucket) {
+    return &table->buckets[(bucket - table->buckets) ^ 1];
 }
 
-static bool insert(struct bucket *bucket, uint64_t key, uint64_t rule) {
+static bool insert(struct leakline_rule_bucket *bucket, uint64_t key, uint64_t rule) {
     for (unsigned i = 0; i < WAYS; i++) {
-        struct slot *slot = &bucket->slots[i];
+        struct leakline_rule_slot *slot = &bucket->slots[i];
         uint64_t old = atomic_load_explicit(&slot->key, memory_order_relaxed);
         if (old == key) return true;
         if (old == TAKEN || (old & TAG_MASK) >= (key & TAG_MASK)) continue;
@@ -89,23 +62,38 @@ static struct table *renew(struct table *old, uint64_t generation) {
 
 static __attribute__((noinline)) uint64_t make(struct table *table, uintptr_t pc, uint64_t key) {
     uint64_t rule = leakline_make_rule(pc);
-    struct bucket *bucket = bucket_of(table, pc);
+    struct leakline_rule_bucket *bucket = bucket_of(table, pc);
     if (leakline_rule_kind(rule) == LEAKLINE_RULE_NONE && !leakline_find_library_final()) return rule;
-    if (!insert(bucket, key, rule)) insert(neighbour(table, bucket), key, rule);
+    if (!insert(&table->front[leakline_rule_front_number(pc)], key, rule) && !insert(bucket, key, rule)) insert(neighbour(table, bucket), key, rule);
     return rule;
 }
 
-uint64_t leakline_rule(uintptr_t pc, uint64_t generation) {
+/* The table in which `generation` has a tag; NULL: there is none. */
+static struct table *table_of(uint64_t generation, uint64_t *tag) {
     struct table *table = atomic_load_explicit(&current, memory_order_acquire);
-    uint64_t rule;
     uint64_t first = atomic_load_explicit(&table->first, memory_order_relaxed);
     if (generation - first >= LAST_TAG) {
         if (generation > first && (table = renew(table, generation)) != NULL) first = atomic_load_explicit(&table->first, memory_order_relaxed);
-        if (table == NULL || generation - first >= LAST_TAG) return leakline_make_rule(pc);
+        if (table == NULL || generation - first >= LAST_TAG) return NULL;
     }
-    if (pc >> (64 - TAG_BITS) != 0) return leakline_make_rule(pc);
-    uint64_t key = (uint64_t)pc << TAG_BITS | (generation - first + 1);
-    struct bucket *bucket = bucket_of(table, pc);
-    if (find(bucket, key, &rule) || find(neighbour(table, bucket), key, &rule)) return rule;
+    *tag = generation - first + 1;
+    return table;
+}
+
+struct leakline_rules leakline_rules_of(uint64_t generation) {
+    struct leakline_rules rules = {.generation = generation};
+    struct table *table = table_of(generation, &rules.tag);
+    if (table != NULL) rules.front = table->front;
+    return rules;
+}
+
+uint64_t leakline_rule(uintptr_t pc, uint64_t generation) {
+    uint64_t tag, rule;
+    struct table *table = table_of(generation, &tag);
+    if (table == NULL || pc >> (64 - TAG_BITS) != 0) return leakline_make_rule(pc);
+    uint64_t key = (uint64_t)pc << TAG_BITS | tag;
+    struct leakline_rule_bucket *bucket = bucket_of(table, pc);
+    if (leakline_rule_find(&table->front[leakline_rule_front_number(pc)], key, &rule) || leakline_rule_find(bucket, key, &rule) ||
+        leakline_rule_find(neighbour(table, bucket), key, &rule)) return rule;
     return make(table, pc, key);
 }

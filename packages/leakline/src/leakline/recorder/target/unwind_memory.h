@@ -32,4 +32,15 @@ __attribute__((no_sanitize("address", "thread"))) static inline uintptr_t leakli
     return *(const volatile word *)address;
 }
 
+/* A return address without the signature that a target may give it (aarch64 pointer authentication). */
+static inline uintptr_t leakline_strip(uintptr_t pc) {
+#if defined(__aarch64__)
+    register uintptr_t x30 __asm__("x30") = pc;
+    __asm__("hint #7" : "+r"(x30)); /* xpaclri: a hint, that does nothing where there are no signatures */
+    return x30;
+#else
+    return pc;
+#endif
+}
+
 #endif

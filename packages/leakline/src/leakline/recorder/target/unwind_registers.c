@@ -6,22 +6,11 @@
 
 #include <ucontext.h>
 
-enum { OWN_FRAMES = 32, MOST_SWITCHES = 16 };
+enum { OWN_FRAMES = 32, OWN_SPAN = 1 << 16, MOST_SWITCHES = 16 };
 
 static void put(struct leakline_frame *frame, unsigned number, uintptr_t value) {
     frame->registers[number] = value;
     frame->known |= (uint64_t)1 << number;
-}
-
-/* The target may sign return addresses (aarch64 pointer authentication); a hint instruction, that does nothing where there is none. */
-static uintptr_t strip(uintptr_t pc) {
-#if defined(__aarch64__)
-    register uintptr_t x30 __asm__("x30") = pc;
-    __asm__("hint #7" : "+r"(x30)); /* xpaclri */
-    return x30;
-#else
-    return pc;
-#endif
 }
 
 /* --- signal frames that nothing describes: known by the code that they return to, as libgcc knows them (musl, and the arm64 vdso) */
@@ -95,7 +84,7 @@ enum leakline_step leakline_step(struct leakline_frame *frame) {
     if (row.how[LEAKLINE_RA] == LEAKLINE_UNDEFINED) return LEAKLINE_STEP_END;
     if (!frame->interrupted && !row.signal && leakline_after_call(frame->pc) == 0) return LEAKLINE_STEP_NO_CALL;
     if (!find_cfa(frame, &row, &cfa) || !find_register(frame, &row, LEAKLINE_RA, cfa, &value)) return LEAKLINE_STEP_BROKEN;
-    struct leakline_frame caller = {.pc = strip(value), .interrupted = row.signal};
+    struct leakline_frame caller = {.pc = leakline_strip(value), .interrupted = row.signal};
     for (unsigned number = 0; number < LEAKLINE_REGISTERS; number++)
         if (find_register(frame, &row, number, cfa, &value)) put(&caller, number, value);
     if (row.how[LEAKLINE_SP] == LEAKLINE_SAME) put(&caller, LEAKLINE_SP, cfa);
@@ -142,11 +131,13 @@ static void reach(struct leakline_frame *frame, const struct leakline_registers 
 }
 
 /* Outwards is upwards on one stack. To leave it for another is what a signal on an alternate stack does, or code that runs something on a
- * stack of its own, which called; too often is a loop. A leaf that was interrupted has no frame on aarch64: its caller has the same sp. */
-static bool plausible(const struct leakline_frame *frame, uintptr_t sp, bool was_interrupted, unsigned *switches) {
+ * stack of its own, which called; too often is a loop. A leaf that was interrupted has no frame on aarch64: its caller has the same sp.
+ * [own_low, own_high): the frames of this very walk, which are nobody's callers. */
+static bool plausible(const struct leakline_frame *frame, uintptr_t sp, bool was_interrupted, unsigned *switches, uintptr_t own_low, uintptr_t own_high) {
     uintptr_t to = frame->registers[LEAKLINE_SP];
     struct leakline_stack stack;
     if (to % sizeof(uintptr_t) != 0) return false;
+    if (to >= own_low && to < own_high && own_high - own_low < OWN_SPAN) return false;
     leakline_stack_at(sp, &stack);
     if (to > sp && leakline_stack_reach(&stack, to - sizeof(uintptr_t))) return true;
     if (to == sp && was_interrupted) return true;
@@ -158,6 +149,7 @@ void leakline_walk_registers(const struct leakline_registers *from, struct leakl
     struct leakline_frame frame;
     read_registers(&frame);
     reach(&frame, from);
+    const uintptr_t own_low = (uintptr_t)__builtin_frame_address(0);
     unsigned count = 0, switches = 0;
     for (;;) {
         struct leakline_frame caller = frame;
@@ -172,7 +164,8 @@ void leakline_walk_registers(const struct leakline_registers *from, struct leakl
         origin->native[count++] = frame.pc;
         origin->native_count = (uint16_t)count;
         if (step == LEAKLINE_STEP_END) return;
-        if (step != LEAKLINE_STEPPED || !plausible(&caller, frame.registers[LEAKLINE_SP], frame.interrupted, &switches)) break;
+        if (step != LEAKLINE_STEPPED) break;
+        if (!plausible(&caller, frame.registers[LEAKLINE_SP], frame.interrupted, &switches, own_low, from->sp)) break;
         if (caller.pc == 0) return;
         frame = caller;
     }

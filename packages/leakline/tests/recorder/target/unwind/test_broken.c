@@ -57,8 +57,9 @@ __attribute__((noinline, optimize("O0"))) static void test_registers(void) {
     CHECK(seen.flags == 0 && seen.native_count >= 4);
     const uintptr_t odd[] = {0, 1, 8, 4096, ~(uintptr_t)0, ~(uintptr_t)7, (uintptr_t)1 << 63, (uintptr_t)1 << 47, ((uintptr_t)1 << 47) - 8,
                              0x4141414141414141, (uintptr_t)nothing, (uintptr_t)nothing + 4088, (uintptr_t)heap, (uintptr_t)&captured,
-                             captured.sp - 4096, captured.sp + 1, captured.fp + 4, (uintptr_t)&here, captured.sp - 16};
-    const size_t on_stack __attribute__((unused)) = 2; /* the last ones: what stands there may look like a frame, or like the end */
+                             captured.sp - 256, captured.sp + 1, captured.fp + 4, (uintptr_t)&here, captured.sp - 16,
+                             captured.sp - 4096};
+    const size_t on_stack __attribute__((unused)) = 3; /* the last ones: what stands there may look like a frame, or like the end */
     for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
         struct leakline_registers registers = captured;
 #if defined(__x86_64__)
