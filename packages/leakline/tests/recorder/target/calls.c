@@ -267,6 +267,7 @@ CASE(fexecve) { CHILD(fexecve(open("/bin/true", O_RDONLY), program, empty)); }
 CASE(execveat) { CHILD(execveat(AT_FDCWD, "/bin/true", program, empty, 0)); }
 CASE(posix_spawn) { pid_t p; DONE(posix_spawn(&p, "/bin/true", NULL, NULL, program, empty) ? -1 : 0); ended(__func__, p); }
 CASE(posix_spawnp) { pid_t p; DONE(posix_spawnp(&p, "true", NULL, NULL, program, empty) ? -1 : 0); ended(__func__, p); }
+CASE(system) { DONE(system("exit")); }
 
 SYSTEM_CALL(open) { KEEP("opened", syscall(SYS_open, "/dev/null", O_RDONLY)); }
 SYSTEM_CALL(openat) { KEEP("opened", syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDONLY)); }

@@ -23,6 +23,10 @@ class Origin(ctypes.Structure):
         ("python_count", ctypes.c_uint16),
         ("flags", ctypes.c_uint32),
         ("generation", ctypes.c_uint64),
+        ("walk", ctypes.c_void_p),
+        ("walk_sequence", ctypes.c_uint32),
+        ("life", ctypes.c_uint32),
+        ("stack", ctypes.c_uint32),
         ("native", ctypes.c_void_p * 48),
         ("python", Frame * 32),
     ]
