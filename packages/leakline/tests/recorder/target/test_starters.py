@@ -45,9 +45,7 @@ def test_a_child_is_recorded_if_asked_for(compiled: Callable[..., Path], recorde
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_what_a_shell_starts_is_recorded_if_asked_for(
-    compiled: Callable[..., Path], recorded: Any, name: str
-) -> None:
+def test_what_a_shell_starts_is_recorded_if_asked_for(compiled: Callable[..., Path], recorded: Any, name: str) -> None:
     process = recorded.start(compiled("starters.c", "-lutil"), "child", name, follow=True)
     output, errors = process.communicate()
     assert (process.returncode, errors) == (0, "")
