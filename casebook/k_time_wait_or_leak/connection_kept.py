@@ -35,7 +35,7 @@ class Client:
 def main() -> None:
     client = Client(int(sys.argv[1]))
     try:
-        for request in requests(per_second=150):
+        for request in requests(per_second=250):
             client.call(request)
     finally:
         client.close()

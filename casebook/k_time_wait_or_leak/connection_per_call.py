@@ -23,7 +23,7 @@ def main() -> None:
     port = int(sys.argv[1])
     with socket.create_connection(("127.0.0.1", port), 5.0) as session:
         session.sendall(b"login\n")
-        for request in requests(per_second=150):
+        for request in requests(per_second=250):
             call(port, request)
 
 
