@@ -136,9 +136,10 @@ async def test_a_child_never_ends_the_session_of_its_parent(
         async with AsyncClient(brokers[1].endpoint) as client:
             assert await client.call("echo.add", 1) == 6
         assert serving.lease_left_s("echo") >= 0
-        assert await asyncio.to_thread(sessions) == before
-        for broker in brokers:
-            assert broker.statistics()["zookeeper"]["sessions"] == 1
+        # By the server's books. (A machine under load may end a connection, and begin another, in one session.)
+        end = time.monotonic() + 20
+        while (after := await asyncio.to_thread(sessions)) != before:
+            assert time.monotonic() < end, f"{after} instead of {before}"
     await at_rest()
 
 

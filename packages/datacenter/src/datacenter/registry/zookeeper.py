@@ -108,7 +108,7 @@ class ZooKeeperRegistry:
         self._watching: dict[str, Callable[[Any], None]] = {}
         self._ready = asyncio.Event()
         self._forgotten = asyncio.Event()  # the registry has forgotten all although the session lives
-        self._counts = {"sessions": 0, "reads": 0, "writes": 0, "suspended": 0}
+        self._counts = {"connections": 0, "requests": 0, "writes": 0, "suspended": 0}
 
     def start(self, ledger: Ledger) -> None:
         """Begins to connect. Raises MissingPackageError, DescriptorLimitError, DatacenterError (no thread)."""
@@ -196,7 +196,7 @@ class ZooKeeperRegistry:
 
     async def _live(self) -> None:
         """While connected: asks for confirmations, reads everything again, then writes what waits."""
-        self._counts["sessions"] += 1
+        self._counts["connections"] += 1
         confirmed = asyncio.Event()
         confirming = self._loop.create_task(self._confirm(confirmed))
         try:
@@ -414,7 +414,7 @@ class ZooKeeperRegistry:
     async def _ask(self, function: Callable[..., Any], *args: Any, **keywords: Any) -> Any:
         """One request of kazoo's. Raises kazoo's exceptions; those of `_lost()` when the connection ends first."""
         async with self._slots:
-            self._counts["reads"] += 1
+            self._counts["requests"] += 1
             answer = self._loop.create_future()
             function(*args, **keywords).rawlink(functools.partial(self._answered, answer))
             return await answer
