@@ -201,3 +201,13 @@ hold-scale: $(STAMP) native ## 10 000 hosts and 100 000 instances, by simulation
 
 hold-hosts: $(STAMP) native ## as root: services, clients and broker on hosts of their own, cut off and joined again, in good and bad weather (3 min)
 	@$(BIN)/python $(HOLD)/hosts.py
+
+.PHONY: hold-gateway hold-firewall bench-gateway
+hold-gateway: $(STAMP) native ## a backend that comes and goes for 10 minutes, then 100 kill -9 of each process of the gateway, both balances: nothing grows (50 min)
+	@$(BIN)/python $(HOLD)/gateway.py
+
+hold-firewall: $(STAMP) native ## ZooKeeper and backends behind a firewall that drops, for minutes, then back; nutcracker beside it, as root (8 min)
+	@$(BIN)/python $(HOLD)/firewall.py
+
+bench-gateway: $(STAMP) native ## `datacenter proxy` beside nutcracker (twemproxy) and Redis itself, one worker each, interleaved (3 min)
+	@$(BIN)/python -m bench.gateway

@@ -14,10 +14,8 @@ import redis
 
 from datacenter.errors import AddressError, DatacenterError, InsecureAddressError
 from datacenter.gateway.workers import reserve
-from datacenter.testing.launcher import Launcher, RunningBroker
-from datacenter.testing.ports import free_port
-from datacenter.testing.processes import Process
-from leakline import proc
+from datacenter.testing.launcher import Launcher
+from gateway_site import GatewaySite, tcp_sockets, tcp_states
 from redis_servers import start_redis
 
 DEADLINE_S = 30.0
@@ -30,70 +28,28 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def children(supervisor: Process) -> dict[str, int]:
-    """What the family's processes are called -> pid."""
-    found = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path("/proc", name, "stat").read_text().rpartition(")")[2].split()
-                if int(fields[1]) == supervisor.pid:
-                    found[Path("/proc", name, "comm").read_text().strip()] = int(name)
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return found
-
-
-def sockets(pid: int) -> list[str]:
-    """The TCP sockets of a process, as a person would name them."""
-    found = []
-    for descriptor in proc.snapshot(pid, threads=False, libraries=False).descriptors:
-        if descriptor.socket is not None and descriptor.socket.protocol == "tcp":
-            remote = descriptor.socket.remote
-            found.append(descriptor.socket.role if remote is None or not remote.port else f"to {remote.port}")
-    return sorted(found)
-
-
-class Site:
-    """A broker, two Redis servers with their watchdog, and a gateway before them."""
-
-    def __init__(self, launcher: Launcher, balance: str) -> None:
-        self.launcher = launcher
-        self.broker: RunningBroker = launcher.broker(options=("--lease-s", "3"))
-        self.redises = [start_redis(launcher) for _ in range(2)]
-        addresses = [word for _, port in self.redises for word in ("-a", f"127.0.0.1:{port}")]
-        fast = ("--interval-s", "0.1", "--gone-after", "3", "--back-after", "1")
-        words = ("watchdog", "-b", self.broker.address, "-n", "redis", "-c", "redis", *fast, *addresses)
-        self.watchdog = launcher.command(*words)
-        for _ in self.redises:
-            self.watchdog.wait_line("healthy$", DEADLINE_S)
-        self.port = free_port()
-        words = ("-b", self.broker.address, "-s", "redis", "-l", f"127.0.0.1:{self.port}", "--balance", balance)
-        self.proxy = launcher.command("proxy", *words, "--drain-s", "1")
-        self.proxy.wait_line(f"^proxy for redis with 2 workers at tcp://127.0.0.1:{self.port}$", DEADLINE_S)
-
-    def client(self) -> redis.Redis:
-        return redis.Redis(port=self.port, protocol=2, socket_timeout=DEADLINE_S)
+def client_of(site: GatewaySite) -> redis.Redis:
+    return redis.Redis(port=site.port, protocol=2, socket_timeout=DEADLINE_S)
 
 
 @pytest.fixture(params=["least-connections", "redis-keys"])
-def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[GatewaySite]:
     with Launcher(cwd=tmp_path) as launcher:
-        yield Site(launcher, request.param)
+        yield GatewaySite(launcher, request.param)
 
 
-def test_a_gateway_whose_parts_die_one_after_another(site: Site) -> None:
+def test_a_gateway_whose_parts_die_one_after_another(site: GatewaySite) -> None:
     for _, port in site.redises:
         with redis.Redis(port=port) as direct:
             direct.set("a", "1")
-    with site.client() as client:
+    with client_of(site) as client:
         assert client.get("a") == b"1"
-    family = children(site.proxy)
+    family = site.family()
     assert family.keys() == {"fork-server", "watcher", "worker-1", "worker-2"}
-    broker = int(site.broker.address.rpartition(":")[2])
+    broker = site.broker_port
     backends = {f"to {port}" for _, port in site.redises}
     for name, pid in family.items():  # one process has the registry, and nobody inherits anything
-        held = set(sockets(pid))
+        held = set(tcp_sockets(pid))
         assert (f"to {broker}" in held) == (name == "watcher"), (name, held)
         assert held <= ({"listener", *backends} if name.startswith("worker") else {f"to {broker}"}), (name, held)
     before = {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in family.items()}
@@ -101,12 +57,12 @@ def test_a_gateway_whose_parts_die_one_after_another(site: Site) -> None:
     for name in ("watcher", "worker-1", "fork-server", "worker-2"):
         os.kill(family[name], signal.SIGKILL)
         gone = family[name]
-        until(lambda: children(site.proxy).get(name, gone) != gone, f"another {name}")  # noqa: B023
-        with site.client() as client:  # one worker at least listens all the while
+        until(lambda: site.family().get(name, gone) != gone, f"another {name}")  # noqa: B023
+        with client_of(site) as client:  # one worker at least listens all the while
             assert answered(client) == b"1"
 
     def as_before() -> bool:
-        family = children(site.proxy)
+        family = site.family()
         now = {name: len(os.listdir(f"/proc/{pid}/fd")) for name, pid in family.items()}
         return now == before
 
@@ -125,7 +81,7 @@ def answered(client: redis.Redis) -> object:
             time.sleep(0.01)
 
 
-def test_a_backend_that_dies_leaves_and_comes_back(site: Site) -> None:
+def test_a_backend_that_dies_leaves_and_comes_back(site: GatewaySite) -> None:
     first, port = site.redises[0]
     said = len(site.watchdog.lines)
     first.kill()
@@ -134,7 +90,7 @@ def test_a_backend_that_dies_leaves_and_comes_back(site: Site) -> None:
     def all_work() -> bool:
         try:
             for number in range(10):
-                with site.client() as client:
+                with client_of(site) as client:
                     client.set(f"k{number}", "1")
         except (redis.ConnectionError, redis.ResponseError):
             return False
@@ -150,14 +106,9 @@ def test_a_backend_that_dies_leaves_and_comes_back(site: Site) -> None:
             return direct.dbsize() > 0
 
     until(used_again, "the server that came back gets requests")
-    workers = [pid for name, pid in children(site.proxy).items() if name.startswith("worker")]
-    until(lambda: all("CLOSE_WAIT" not in states(pid) for pid in workers), "nothing is left half closed")
+    workers = [pid for name, pid in site.family().items() if name.startswith("worker")]
+    until(lambda: all("CLOSE_WAIT" not in tcp_states(pid) for pid in workers), "nothing is left half closed")
     assert site.proxy.end() == 0, site.proxy.errors
-
-
-def states(pid: int) -> set[str]:
-    snapshot = proc.snapshot(pid, threads=False, libraries=False)
-    return {each.socket.state for each in snapshot.descriptors if each.socket is not None and each.socket.state}
 
 
 MISTAKES = [

@@ -72,3 +72,7 @@ def test_random_frames_leak_nothing_and_kill_nothing() -> None:
 
 def test_the_history_of_brokers_over_zookeeper_is_sound_when_an_instance_is_stopped() -> None:
     play("zookeeper_faults.py", "--servers", "1", "--rounds", "1", "--only", "instance")
+
+
+def test_a_backend_that_comes_and_goes_costs_its_own_requests() -> None:
+    play("gateway.py", "--seconds", "2", "--kills", "0", "--balance", "redis-keys")

@@ -38,6 +38,7 @@ class _Server:
     port: int
     instance_id: str
     watch: HealthWatch
+    told: bool = False  # why it never passed
 
 
 async def _set(event: asyncio.Event) -> None:
@@ -122,6 +123,9 @@ class Watchdog:
                 why = str(error) or f"no answer within {self.options.timeout_s:g} s"
                 health = server.watch.failed()
                 log.info("%s at %s failed its check: %s", self.name, server.endpoint, why)
+                if server.watch.health == "absent" and not server.told:
+                    server.told = True
+                    log.warning("%s at %s has not passed yet: %s", self.name, server.endpoint, why)
             if health is not None and server.instance_id not in self._drained:
                 self._on_health(server.endpoint, health, why)
                 registering = self._tell(session, server, health)
