@@ -21,10 +21,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "datacenter" / "tests"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "datacenter" / "tests" / "hold"))
 
-from firewall import start_nutcracker
+from firewall import start_nutcracker  # type: ignore[import-not-found]  # test programs, found by the path above
 
 from datacenter.testing import Launcher
-from gateway_site import GatewaySite
+from gateway_site import GatewaySite  # type: ignore[import-not-found]
 
 TICKS = os.sysconf("SC_CLK_TCK")
 PIPELINES = (1, 16)
