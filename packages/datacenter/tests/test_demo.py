@@ -88,7 +88,11 @@ def test_a_long_outage_ruins_the_naive_client_and_not_the_repaired_one(launch: L
 
 
 NAIVE_CLIENT = REPOSITORY / "casebook" / "a_undrained_monitor" / "service_cli_demo.py"
-LEAKING_LINE = 1 + NAIVE_CLIENT.read_text().splitlines().index("        query = self.context.socket(zmq.DEALER)")
+LEAKING_LINE = next(
+    number
+    for number, line in enumerate(NAIVE_CLIENT.read_text().splitlines(), 1)
+    if line.lstrip().startswith("query = self.context.socket(zmq.DEALER)")
+)
 
 
 def test_the_demo_shows_what_it_is_to_show() -> None:

@@ -20,6 +20,7 @@ import pytest
 HERE = Path(__file__).parent
 PACKAGE = HERE.parent
 LIBRARIES = {"leakline/recorder/native/libleakline.so", "leakline/recorder/target/libleakline_recorder.so"}
+PAGE = {f"leakline/reports/page/{name}" for name in ("page.html", "style.css", "icicle.js")}
 PYTHON_PROGRAM = """\
 import os
 kept = []
@@ -97,11 +98,11 @@ def finding(leakline: Path, folder: Path, *command: str | Path) -> dict[str, Any
     return dict(found)
 
 
-def test_it_is_for_any_python_and_has_both_libraries_and_no_sources(wheel: Path) -> None:
+def test_it_is_for_any_python_and_has_both_libraries_the_page_and_no_sources_in_c(wheel: Path) -> None:
     assert wheel.name.endswith(f"-py3-none-linux_{platform.machine()}.whl")
     names = zipfile.ZipFile(wheel).namelist()
     others = {name for name in names if not name.endswith((".py", "py.typed")) and ".dist-info/" not in name}
-    assert others == LIBRARIES
+    assert others == LIBRARIES | PAGE
 
 
 @pytest.fixture(scope="module")
