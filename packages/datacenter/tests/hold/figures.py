@@ -65,10 +65,19 @@ def wait_for(what: str, true: Callable[[], bool], deadline_s: float = 10.0) -> f
 
 
 def wait_for_kinds(pid: int, wanted: dict[str, int], deadline_s: float = 15.0) -> dict[str, int]:
-    """The kinds of a process once they are `wanted`, or what they still are after `deadline_s`."""
+    """The kinds of a process once they are `wanted`, or what they still are after `deadline_s`. Of one that opens
+    something now and then, another look would tell of that.
+    """
+    seen: dict[str, int] = {}
+
+    def as_wanted() -> bool:
+        nonlocal seen
+        seen = kinds(pid)
+        return seen == wanted
+
     with contextlib.suppress(AssertionError):
-        wait_for("descriptors at rest", lambda: kinds(pid) == wanted, deadline_s)
-    return kinds(pid)
+        wait_for("descriptors at rest", as_wanted, deadline_s)
+    return seen
 
 
 def resident_kib(pid: int) -> int:
