@@ -6,7 +6,6 @@
 #include <execinfo.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 
@@ -24,6 +23,8 @@ struct code {
 bool leakline_sealed; /* recording_storage.c has it: no seccomp filter here */
 static struct code codes[CODES];
 static uint32_t code_count, called;
+static char bytes[1 << 26]; /* not malloc's: a walk may have interrupted malloc in this very thread */
+static size_t bytes_used;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static bool same(const struct code *code, const struct leakline_code_text *text) {
@@ -37,11 +38,12 @@ static uint32_t keep(const struct leakline_code_text *text) {
     for (uint32_t i = code_count; i-- > 0 && i + 4096 > code_count;)
         if (same(&codes[i], text))
             return i + 1;
-    if (code_count == CODES)
+    size_t size = (size_t)text->file_length + text->name_length + text->lines_length;
+    if (code_count == CODES || size > sizeof bytes - bytes_used)
         return 0;
     struct code *code = &codes[code_count];
-    size_t size = (size_t)text->file_length + text->name_length + text->lines_length;
-    code->bytes = malloc(size + 1);
+    code->bytes = bytes + bytes_used;
+    bytes_used += size;
     code->text = *text;
     code->text.file = memcpy(code->bytes, text->file, text->file_length);
     code->text.name = memcpy(code->bytes + text->file_length, text->name, text->name_length);
