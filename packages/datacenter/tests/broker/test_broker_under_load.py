@@ -122,7 +122,7 @@ async def test_a_session_that_is_told_of_thousands_at_once_is_not_forgotten(unti
         finally:
             gate.set()
         latest = broker.sessions.registry.resolve("news", "rpc").version
-        await until(lambda: getattr(told[-1], "version", 0) == latest, "it is told of the last")
+        await until(lambda: bool(told) and getattr(told[-1], "version", 0) == latest, "it is told of the last")
         assert [getattr(news, "state", "") for news in told].count("live") == 8000
         assert broker.statistics()["undeliverable"] == 0
 
