@@ -26,7 +26,7 @@ def report(
     }
 
 
-def origin(function: str = "ask", file: str = "/work/broken.py", line: int = 41, count: int = 100) -> dict[str, Any]:
+def origin(function: str = "ask", file: str = "/srv/broken.py", line: int = 41, count: int = 100) -> dict[str, Any]:
     library = {"function": "zmq_socket", "file": "libzmq.so.5", "line": 0, "language": "native"}
     return {"count": count, "headline": 1, "frames": [library, {"function": function, "file": file, "line": line}]}
 
@@ -47,7 +47,7 @@ def test_the_right_finding_at_the_right_line_is_right() -> None:
 
 @pytest.mark.parametrize(
     "elsewhere",
-    [origin(line=42), origin(file="/work/fixed.py"), origin(function="tell"), origin(function="task")],
+    [origin(line=42), origin(file="/srv/fixed.py"), origin(function="tell"), origin(function="task")],
     ids=["line", "file", "function", "end of a name"],
 )
 def test_another_place_is_wrong(elsewhere: dict[str, Any]) -> None:
