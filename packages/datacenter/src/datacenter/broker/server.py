@@ -24,6 +24,7 @@ from datacenter.broker.relays import Relays
 from datacenter.broker.sessions import Answers, Sessions
 from datacenter.checks import DAY_S, check, instance_of, seconds, whole
 from datacenter.errors import BadOptionError, DatacenterError, ProtocolError, RegistryUnreachableError
+from datacenter.listening import bind_listener
 from datacenter.registry.location import MEMORY, parse
 from datacenter.registry.shared import SharedRegistry
 from datacenter.registry.state import Change, Registry, RegistryLimits
@@ -137,7 +138,7 @@ class Broker:
                 linger_ms=options.GOODBYE_LINGER_MS,
             )
             try:
-                self.endpoint = owned.bind(self.listen, insecure=self._insecure)
+                self.endpoint = bind_listener(owned, self.listen, insecure=self._insecure)
                 self._relays = Relays(self._new_relay_manager(), self._loop, self._relay_made, self._relay_refused)
             except BaseException:
                 owned.close()
