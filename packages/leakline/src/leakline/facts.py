@@ -146,12 +146,14 @@ class Relative(msgspec.Struct, frozen=True):
 class TimeWait(msgspec.Struct, frozen=True):
     """Connections in TIME_WAIT, which hold no descriptor and belong to no process: `total` of the network namespace,
     and those of this process's listeners and remotes, by address. `ports`: how many the kernel gives to clients.
+    `come_and_go`: TCP sockets of the process itself were seen to be opened and closed.
     """
 
     total: int
     listeners: dict[str, int] = {}
     remotes: dict[str, int] = {}
     ports: int = 0
+    come_and_go: bool = False
 
 
 ASKED_CLOSELY = 4096  # descriptors of one kind: those with the highest numbers, mostly the youngest

@@ -128,5 +128,11 @@ def test_silent_peers(scene: Any, count: int, unanswered: int, findings: list[st
 def test_time_wait_is_told_apart(
     scene: Any, listeners: dict[str, int], remotes: dict[str, int], findings: list[str]
 ) -> None:
-    seen = TimeWait(30000, listeners, remotes, ports=28232)
+    seen = TimeWait(30000, listeners, remotes, ports=28232, come_and_go=True)
     assert told(scene([tcp(3)], closely=Closely(time_wait=seen))) == findings
+
+
+def test_whose_time_waits_they_are_is_seen_by_who_closes_connections(scene: Any) -> None:
+    seen = Closely(time_wait=TimeWait(30000, {}, {"10.0.0.7:5432": 5000}, ports=28232))
+    assert told(scene([tcp(3)], closely=seen)) == []  # it keeps its one connection: another process's
+    assert told(scene([], [tcp(3)], closely=seen)) == ["note tcp.time-wait"]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("datacenter.client")
 
 PeerState = Literal["connecting", "ready", "ended"]
+_turns = itertools.count(1)
 
 
 class Peer:
@@ -54,6 +56,7 @@ class Peer:
         "refused",
         "state",
         "stream",
+        "turn",
     )
 
     def __init__(
@@ -74,6 +77,7 @@ class Peer:
         self.endpoint = endpoint
         self.state: PeerState = "connecting"
         self.pending: dict[int, Pending] = {}
+        self.turn = 0  # when it was last given a call: see least_busy
         self.refused = False  # a send found no room; until `on_room` nobody should try again
         self.reconnect = backoff
         self._loop = loop
@@ -110,6 +114,7 @@ class Peer:
             self.refused = True
             return False
         self.pending[pending.id] = pending
+        self.turn = next(_turns)
         return True
 
     def end(self, reason: str) -> None:
@@ -252,9 +257,12 @@ class Peers:
 
 
 def least_busy(peers: list[Peer]) -> Peer | None:
-    """The ready peer with the fewest calls in flight that has room; None if there is none."""
+    """The ready peer with the fewest calls in flight that has room; equals take turns. None if there is none."""
     best: Any = None
+    fewest = 0
     for peer in peers:
-        if peer.state == "ready" and not peer.refused and (best is None or len(peer.pending) < len(best.pending)):
-            best = peer
+        if peer.state == "ready" and not peer.refused:
+            count = len(peer.pending)
+            if best is None or count < fewest or (count == fewest and peer.turn < best.turn):
+                best, fewest = peer, count
     return best  # type: ignore[no-any-return]

@@ -5,16 +5,23 @@ They have left the process that closed them: no descriptor, no inode, no owner. 
 
 from __future__ import annotations
 
+import os
 import socket
+import time
 from collections import Counter
+from contextlib import suppress
+from itertools import count, islice
 
 from leakline.facts import Snapshot, TimeWait
 from leakline.proc import sock_diag
+from leakline.proc.descriptors import kind_of_protocol, protocol_of
 from leakline.proc.process import Process
 from leakline.proc.sockets import same_namespace
 
 WORTH_A_LOOK = 200  # with fewer in the namespace, whose they are is not asked
 _SHOWN = 5
+_LOOKS, _LOOK_EVERY_S = 150, 0.002
+_FREE_NUMBERS = 8  # the lowest: what is opened gets one of them (POSIX)
 
 
 def read_time_wait(process: Process, seen: Snapshot) -> TimeWait | None:
@@ -38,12 +45,33 @@ def read_time_wait(process: Process, seen: Snapshot) -> TimeWait | None:
                 by_remote[family, host, remote] += 1
     except OSError:
         return TimeWait(total)
+    many = bool(by_remote) and max(by_remote.values()) >= WORTH_A_LOOK
     return TimeWait(
         total,
         {f"port {port}": count for port, count in by_listener.most_common(_SHOWN)},
         {f"{_name(family, host)}:{port}": count for (family, host, port), count in by_remote.most_common(_SHOWN)},
         _client_ports(),
+        come_and_go=many and _come_and_go(process, seen),
     )
+
+
+def _come_and_go(process: Process, seen: Snapshot) -> bool:
+    """Whether the process opens TCP sockets and closes them again, as is seen in a third of a second."""
+    held = {each.number for each in seen.descriptors}
+    free = list(islice((number for number in count() if number not in held), _FREE_NUMBERS))
+    before: dict[int, str] = {}
+    for _ in range(_LOOKS):
+        now: dict[int, str] = {}
+        for number in free:
+            with suppress(OSError):
+                target = os.readlink(f"{process.path}/fd/{number}")
+                if target == before.get(number) or kind_of_protocol(protocol_of(process, number)) == "tcp":
+                    now[number] = target
+        if before.items() - now.items():
+            return True
+        before = now
+        time.sleep(_LOOK_EVERY_S)
+    return False
 
 
 def _total(process: Process) -> int | None:

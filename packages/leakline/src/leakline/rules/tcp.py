@@ -4,7 +4,7 @@ to be forgotten. Pure.
 
 from __future__ import annotations
 
-from leakline.facts import Descriptor, Finding
+from leakline.facts import Descriptor, Finding, Snapshot, TimeWait
 from leakline.figures import grouped
 from leakline.rules.grouping import address, peer_of, top
 from leakline.rules.observed import Observed
@@ -55,7 +55,8 @@ def time_wait(observed: Observed) -> list[Finding]:
     seen = observed.closely.time_wait
     if seen is None:
         return []
-    remotes = {remote: count for remote, count in seen.remotes.items() if _talks_to(observed, remote)}
+    own = _closes_connections_to(observed, seen)
+    remotes = {remote: count for remote, count in seen.remotes.items() if remote in own}
     count = sum(seen.listeners.values()) + sum(remotes.values())
     if count < MIN_TIME_WAIT:
         return []
@@ -87,16 +88,22 @@ def time_wait(observed: Observed) -> list[Finding]:
     ]
 
 
-def _talks_to(observed: Observed, remote: str) -> bool:
-    """Whether the process was seen with a connection to it, or opened and closed TCP sockets meanwhile."""
-    snapshots = [seen for seen in (observed.begin, observed.end) if seen is not None]
-    held = {
-        address(each.socket.remote)
-        for seen in snapshots
-        for each in seen.descriptors
-        if each.socket is not None and each.socket.role == "outgoing" and each.socket.remote is not None
-    }
-    return remote in held
+def _closes_connections_to(observed: Observed, seen: TimeWait) -> set[str]:
+    """Remotes of which it is this process that closes connections: one to it came or went meanwhile, or it has one and
+    other sockets of its own come and go. The table of TIME_WAIT names no process, and whoever keeps one connection to a
+    remote has nothing to do with the hundreds that another process closed to the same one.
+    """
+    held = [_outgoing(snapshot) for snapshot in (observed.begin, observed.end) if snapshot is not None]
+    if not held:
+        return set()
+    changed = held[0] | held[-1] if seen.come_and_go else held[0] ^ held[-1]
+    return {remote for remote, _ in changed}
+
+
+def _outgoing(seen: Snapshot) -> set[tuple[str, str]]:
+    """(remote, local) of the connections that it made itself."""
+    sockets = [each.socket for each in seen.descriptors if each.socket is not None and each.socket.role == "outgoing"]
+    return {(address(each.remote), address(each.local)) for each in sockets if each.remote and each.local}
 
 
 def _of_sort(observed: Observed, sort: str) -> list[Descriptor]:
