@@ -8,55 +8,50 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Final, cast
 
 import hiredis
 
 from datacenter.gateway.connections import Connections
 from datacenter.gateway.options import GatewayOptions
 from datacenter.gateway.redis_commands import Merge, NotForShardsError, Part, merged
-from datacenter.gateway.redis_link import Answer
+from datacenter.gateway.redis_shards import RedisShards
 from datacenter.gateway.tunnel import CLIENT
 
-_UNASKED = b"-ERR Protocol error: "
+_UNASKED: Final = b"-ERR Protocol error: "
+_STRINGS: Final = frozenset((bytes,))
 
 
-class Shards(Protocol):
-    """What a client needs of the servers behind the gateway."""
+class _Gathering:
+    """A request that was taken apart, until each of its parts is answered. A part's ticket is its place."""
 
-    def parts(self, words: Sequence[bytes]) -> tuple[list[Part], Merge | None]:
-        """Where a command is to go. Raises NotForShardsError."""
+    __slots__ = ("client", "merge", "missing", "parts", "replies", "ticket")
 
-    def send(self, server: str, request: bytes, answer: Answer) -> None:
-        """Sends to one server; `answer` is called once."""
-
-
-class _Request:
-    """One request, until its reply can be sent: when those before it have been."""
-
-    __slots__ = ("merge", "missing", "parts", "replies", "reply")
-
-    def __init__(self, parts: list[Part], merge: Merge | None) -> None:
+    def __init__(self, client: RedisClient, ticket: int, parts: list[Part], merge: Merge) -> None:
+        self.client = client
+        self.ticket = ticket
         self.parts = parts
-        self.merge = merge
+        self.merge: Merge = merge
         self.replies: list[bytes] = [b""] * len(parts)
         self.missing = len(parts)
-        self.reply = b""
 
-    def answered(self, which: int, reply: bytes) -> bool:
-        """True once it is complete."""
-        self.replies[which] = reply
-        self.missing -= 1
-        if self.missing == 0:
-            self.reply = reply if self.merge is None else merged(self.merge, self.parts, self.replies)
-        return self.missing == 0
+    def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
+        for place, reply in zip(tickets, replies, strict=True):
+            self.replies[place] = reply
+        self.missing -= len(tickets)
+        if not self.missing:
+            self.client.answered((self.ticket,), (merged(self.merge, self.parts, self.replies),))
 
 
 class RedisClient(asyncio.Protocol):
     """See the module. `ended(client)` is called once, when its connection is gone."""
 
     def __init__(
-        self, shards: Shards, options: GatewayOptions, connections: Connections, ended: Callable[[RedisClient], None]
+        self,
+        shards: RedisShards,
+        options: GatewayOptions,
+        connections: Connections,
+        ended: Callable[[RedisClient], None],
     ) -> None:
         self._shards = shards
         self._connections = connections
@@ -66,7 +61,9 @@ class RedisClient(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader()
         self._since_request = 0  # bytes of a request that is not complete
-        self._requests: deque[_Request] = deque()
+        self._asked = 0  # tickets of requests: they are counted, and replied to in this order
+        self._replied = 0
+        self._replies: dict[int, bytes] = {}  # by ticket, until those before it have been sent
         self._backlog: deque[list[bytes]] = deque()  # read, beyond max_pipeline
         self._slow = False  # does not take its replies
         self._leaving = False
@@ -82,7 +79,7 @@ class RedisClient(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._connections.forget(self._number)
-        self._requests.clear()
+        self._replies.clear()
         self._backlog.clear()
         self._ended(self)
 
@@ -110,7 +107,7 @@ class RedisClient(asyncio.Protocol):
     @property
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
-        return len(self._requests) + len(self._backlog)
+        return self._asked - self._replied + len(self._backlog)
 
     def leave_when_answered(self) -> None:
         """No request of it is taken any more; what is in flight is answered, and then the connection ends."""
@@ -140,7 +137,7 @@ class RedisClient(asyncio.Protocol):
         try:
             while (words := self._reader.gets()) is not False:
                 self._since_request = 0
-                if not isinstance(words, list) or not all(isinstance(word, bytes) for word in words):
+                if not isinstance(words, list) or not _STRINGS.issuperset(map(type, words)):
                     self._refuse("expected a list of strings")
                     return
                 if words:
@@ -159,55 +156,53 @@ class RedisClient(asyncio.Protocol):
 
     def _go_on(self) -> None:
         while self._backlog and not self._slow and not self._leaving_now():
-            if len(self._requests) >= self._options.max_pipeline:
+            ticket = self._asked
+            if ticket - self._replied >= self._options.max_pipeline:
                 break
+            self._asked += 1
             words = self._backlog.popleft()
-            if words:
-                self._ask(words)
-                continue
-            self._reply(_UNASKED + self._problem.encode() + b"\r\n")
-            self._leave()
+            link = self._shards.link_of(words) if words else None
+            if link is not None:
+                link.send(hiredis.pack_command(tuple(words)), self, ticket)  # type: ignore[arg-type]  # any number
+            elif words:
+                self._ask(words, ticket)
+            else:
+                self.answered((ticket,), (_UNASKED + self._problem.encode() + b"\r\n",))
+                self._leave()
         self._pace()
 
     def _leaving_now(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
-    def _ask(self, words: list[bytes]) -> None:
-        try:
-            reply = answered_here(words)
-            parts, merge = ([], None) if reply else self._shards.parts(words)
-        except NotForShardsError as error:
-            reply, parts, merge = f"-{error}\r\n".encode(), [], None
-        if reply:
-            self._reply(reply)
+    def _ask(self, words: list[bytes], ticket: int) -> None:
+        """A request that is not simply passed on."""
+        if reply := answered_here(words):
+            self.answered((ticket,), (reply,))
             if words[0].lower() == b"quit":
                 self._leave()
             return
-        request = _Request(parts, merge)
-        self._requests.append(request)
-        for which, part in enumerate(parts):
+        try:
+            parts, merge = self._shards.parts(words)
+        except NotForShardsError as error:
+            self.answered((ticket,), (f"-{error}\r\n".encode(),))
+            return
+        receiver = _Gathering(self, ticket, [part for _, part in parts], merge) if merge else self
+        for which, (link, part) in enumerate(parts):
             packed = hiredis.pack_command(part.words)  # type: ignore[arg-type]  # it takes any number of words
-            self._shards.send(part.server, packed, self._answer(request, which))
-
-    def _reply(self, reply: bytes) -> None:
-        request = _Request([], None)
-        request.reply = reply
-        self._requests.append(request)
-        self._flush_soon()
+            link.send(packed, receiver, which if merge else ticket)
 
     def _leave(self) -> None:
         """Ends the connection once all is answered; what was asked later is not."""
         self._leaving = True
         self._backlog.clear()
 
-    def _answer(self, request: _Request, which: int) -> Answer:
-        def answer(reply: bytes) -> None:
-            if request.answered(which, reply):
-                self._flush_soon()
-
-        return answer
-
     # --- replies
+
+    def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
+        """These are the replies to some of its requests; they are sent once those before them are."""
+        if self._transport is not None:
+            self._replies.update(zip(tickets, replies, strict=True))
+            self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -220,11 +215,12 @@ class RedisClient(asyncio.Protocol):
         if transport is None or transport.is_closing():
             return
         out = []
-        while self._requests and self._requests[0].reply:
-            out.append(self._requests.popleft().reply)
+        while (reply := self._replies.pop(self._replied, None)) is not None:
+            out.append(reply)
+            self._replied += 1
         if out:
             transport.write(b"".join(out))
-        if self._leaving and not self._requests and not self._backlog:
+        if self._leaving and not self.in_flight:
             transport.close()
         else:
             self._go_on()

@@ -21,6 +21,8 @@ _COUNTED = {
     b"eval": 2, b"evalsha": 2, b"eval_ro": 2, b"evalsha_ro": 2, b"fcall": 2, b"fcall_ro": 2,
     b"zunion": 1, b"zinter": 1, b"zdiff": 1, b"sintercard": 1, b"zintercard": 1, b"lmpop": 1, b"zmpop": 1,
 }  # fmt: skip
+_REFUSED_FLAGS = frozenset((b"pubsub", b"blocking"))
+_REFUSED = frozenset((b"multi", b"exec", b"watch", b"monitor"))
 _CONNECTION = "it changes or holds the connection to the server, and clients share that one"
 
 
@@ -44,6 +46,10 @@ class CommandTable:
         for entry in described:
             name, _, flags, first, last, step = entry[:6]
             self._commands[name.lower()] = _Command(frozenset(flags), first, last, step)
+        #: commands with one key, their first argument, in the two ways that they are written
+        self.simple = frozenset(
+            spelt for name in self._commands if self._is_simple(name) for spelt in (name, name.upper())
+        )
 
     def keys(self, words: Sequence[bytes]) -> list[int]:
         """Positions of the keys in a command, at least one. Raises NotForShardsError."""
@@ -52,7 +58,7 @@ class CommandTable:
         command = self._commands.get(name)
         if command is None:
             raise NotForShardsError(f"ERR unknown command '{shown}'")
-        if command.flags & {b"pubsub", b"blocking"} or name in (b"multi", b"exec", b"watch", b"monitor"):
+        if command.flags & _REFUSED_FLAGS or name in _REFUSED:
             raise NotForShardsError(f"ERR '{shown}' cannot be sharded: {_CONNECTION}. Connect to a server itself")
         if name in _COUNTED:
             return self._counted(shown, words, _COUNTED[name])
@@ -65,6 +71,11 @@ class CommandTable:
         if not positions:
             raise NotForShardsError(f"ERR wrong number of arguments for '{shown}' command")
         return positions
+
+    def _is_simple(self, name: bytes) -> bool:
+        command = self._commands[name]
+        refused = name in _REFUSED or command.flags & _REFUSED_FLAGS
+        return not refused and name not in _COUNTED and command.first == command.last == 1
 
     def _counted(self, shown: str, words: Sequence[bytes], where: int) -> list[int]:
         count = int(words[where]) if len(words) > where and words[where].isdigit() else -1

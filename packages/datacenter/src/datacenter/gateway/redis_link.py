@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
 
 import hiredis
 
@@ -30,8 +30,32 @@ from datacenter.options import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 
 log = logging.getLogger("datacenter.gateway")
 
-#: called once with the reply's bytes, or with an error reply
-Answer = Callable[[bytes], None]
+_NOBODY: Final = object()
+
+
+class Receiver(Protocol):
+    """Who asked."""
+
+    def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
+        """The reply to each of these requests, as it came, or an error reply. Each ticket comes once."""
+
+
+class _Group:
+    """Requests that were sent in one turn of the loop, one after another, by one receiver: what replies come of them is
+    handed over at once.
+    """
+
+    __slots__ = ("receiver", "since", "tickets")
+
+    def __init__(self, receiver: Receiver, since: float) -> None:
+        self.receiver = receiver
+        self.since = since
+        self.tickets: list[int] = []
+
+    def answer(self, replies: Sequence[bytes]) -> None:
+        """The first of its requests are answered."""
+        answered, self.tickets = self.tickets[: len(replies)], self.tickets[len(replies) :]
+        self.receiver.answered(answered, replies)
 
 
 class RedisLink(asyncio.Protocol):
@@ -55,9 +79,10 @@ class RedisLink(asyncio.Protocol):
         self._backoff = Backoff(RECONNECT_MIN_MS / 1000, RECONNECT_MAX_MS / 1000)
         self._transport: asyncio.Transport | None = None
         self._scanner = ReplyScanner(options.max_redis_bytes)
-        self._waiting: deque[tuple[float, Answer]] = deque()  # sent, oldest first, with the time
-        self._unsent: list[tuple[bytes, Answer]] = []  # while it connects
+        self._waiting: deque[_Group] = deque()  # sent, oldest first
+        self._unsent: list[tuple[bytes, Receiver, int]] = []  # while it connects
         self._out: list[bytes] = []  # of this turn of the loop
+        self._sender: object = _NOBODY  # whose group is the last one, in this turn
         self._resting: asyncio.TimerHandle | None = None
         self._watching: asyncio.TimerHandle | None = None
         self._problem = ""
@@ -72,19 +97,26 @@ class RedisLink(asyncio.Protocol):
     @property
     def in_flight(self) -> int:
         """Requests that wait for their reply."""
-        return len(self._waiting) + len(self._unsent)
+        return sum(len(group.tickets) for group in self._waiting) + len(self._unsent)
 
-    def send(self, request: bytes, answer: Answer) -> None:
-        """Sends a request; `answer` is called once, now or later."""
-        if self._transport is not None:
-            self._waiting.append((self._loop.time(), answer))
+    def send(self, request: bytes, receiver: Receiver, ticket: int) -> None:
+        """Sends a request; the receiver is told once what became of it, now or later."""
+        if self._transport is None:
+            self._send_later(request, receiver, ticket)
+            return
+        if receiver is not self._sender:
+            self._sender = receiver
+            self._waiting.append(_Group(receiver, self._loop.time()))
             if not self._out:
                 self._loop.call_soon(self._flush)
-            self._out.append(request)
-        elif self._connecting is not None:
-            self._unsent.append((request, answer))
+        self._waiting[-1].tickets.append(ticket)
+        self._out.append(request)
+
+    def _send_later(self, request: bytes, receiver: Receiver, ticket: int) -> None:
+        if self._connecting is not None:
+            self._unsent.append((request, receiver, ticket))
         else:
-            answer(self._error(f"is not connected ({self._problem})"))
+            receiver.answered((ticket,), (self._error(f"is not connected ({self._problem})"),))
 
     def close(self) -> None:
         """Ends it now; what waits is answered with an error. Idempotent."""
@@ -112,10 +144,10 @@ class RedisLink(asyncio.Protocol):
         self._transport = transport
         self._gone.clear()
         self._scanner = ReplyScanner(self._options.max_redis_bytes)
-        self.send(hiredis.pack_command((b"COMMAND",)), self._described)
+        self.send(hiredis.pack_command((b"COMMAND",)), self, 0)
         unsent, self._unsent = self._unsent, []
-        for request, answer in unsent:
-            self.send(request, answer)
+        for request, receiver, ticket in unsent:
+            self.send(request, receiver, ticket)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -124,11 +156,18 @@ class RedisLink(asyncio.Protocol):
         except ProtocolError as error:
             self._give_up(str(error))
             return
-        for reply in replies:
+        at = 0
+        while at < len(replies):
             if not self._waiting:
                 self._give_up("sent a reply that nobody asked for")
                 return
-            self._waiting.popleft()[1](reply)
+            group, begin = self._waiting[0], at
+            at += len(group.tickets)
+            if at <= len(replies):
+                self._waiting.popleft()
+            group.answer(replies[begin:at])
+        if not self._waiting:
+            self._sender = _NOBODY
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -166,6 +205,7 @@ class RedisLink(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
+        self._sender = _NOBODY
         if self._transport is not None and out:
             self._transport.write(b"".join(out))
 
@@ -174,7 +214,7 @@ class RedisLink(asyncio.Protocol):
         self._watching = None
         if self._transport is None:
             return
-        if self._waiting and self._loop.time() - self._waiting[0][0] > self._options.request_s:
+        if self._waiting and self._loop.time() - self._waiting[0].since > self._options.request_s:
             self._give_up(f"answered nothing for {self._options.request_s:g} s")
             return
         self._watching = self._loop.call_later(self._options.request_s / 4, self._watch)
@@ -189,17 +229,21 @@ class RedisLink(asyncio.Protocol):
         self._problem = problem
         sent, self._waiting = self._waiting, deque()
         unsent, self._unsent, self._out = self._unsent, [], []
-        for _, answer in sent:
-            answer(self._error(f"{problem}; whether the request was carried out is unknown"))
-        for _, answer in unsent:
-            answer(self._error(f"{problem}; the request was not sent"))
+        self._sender = _NOBODY
+        lost = self._error(f"{problem}; whether the request was carried out is unknown")
+        for group in sent:
+            group.answer([lost] * len(group.tickets))
+        not_sent = self._error(f"{problem}; the request was not sent")
+        for _, receiver, ticket in unsent:
+            receiver.answered((ticket,), (not_sent,))
 
     def _error(self, problem: str) -> bytes:
         return f"-ERR redis at {self.backend.endpoint.removeprefix('tcp://')}: {problem}\r\n".encode()
 
-    def _described(self, reply: bytes) -> None:
+    def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
+        """What the server says of its commands: the first thing that is asked of it."""
         reader = hiredis.Reader()
-        reader.feed(reply)
+        reader.feed(replies[0])
         described: Any = reader.gets()
         if isinstance(described, list):
             self._backoff.reset()

@@ -17,11 +17,12 @@ from datacenter.gateway.backends import Backend
 from datacenter.gateway.connections import Connections
 from datacenter.gateway.options import GatewayOptions
 from datacenter.gateway.redis_commands import CommandTable, Merge, NotForShardsError, Part, hash_tag, split
-from datacenter.gateway.redis_link import Answer, RedisLink
+from datacenter.gateway.redis_link import RedisLink
 
 log = logging.getLogger("datacenter.gateway")
-#: Owners of keys that are remembered: to hash one takes as long as to send a request.
+#: Keys whose server is remembered: to hash one takes as long as all else that a request costs.
 REMEMBERED: Final = 65_536
+LONGEST_REMEMBERED: Final = 256  # bytes
 
 
 class RedisShards:
@@ -33,8 +34,9 @@ class RedisShards:
         self._links: dict[str, RedisLink] = {}  # by endpoint
         self._leaving: set[RedisLink] = set()
         self._ring = HashRing(nodes=[], hash_fn="ketama")
-        self._owners: dict[bytes, str] = {}
+        self._owners: dict[bytes, RedisLink] = {}
         self._table: CommandTable | None = None
+        self._simple: frozenset[bytes] = frozenset()
 
     def update(self, backends: Iterable[Backend]) -> None:
         """These are the servers now."""
@@ -49,18 +51,21 @@ class RedisShards:
         self._ring = HashRing(nodes=sorted(now), hash_fn="ketama")
         self._owners.clear()
 
-    def parts(self, words: Sequence[bytes]) -> tuple[list[Part], Merge | None]:
+    def link_of(self, words: Sequence[bytes]) -> RedisLink | None:
+        """Where a command of one key is to go as it is. None for all others, which are `parts`."""
+        if words[0] not in self._simple or len(words) == 1:
+            return None
+        return self._owners.get(words[1]) or self._owner(words[1])
+
+    def parts(self, words: Sequence[bytes]) -> tuple[list[tuple[RedisLink, Part]], Merge | None]:
         """Where a command is to go. Raises NotForShardsError."""
         if not self._links:
             raise NotForShardsError("ERR no redis server is registered; see `datacenter ls`")
         if self._table is None:
             raise NotForShardsError("ERR no redis server has answered yet; try again")
         keys = self._table.keys(words)
-        return split(words, keys, [self._owner(hash_tag(words[key])) for key in keys])
-
-    def send(self, server: str, request: bytes, answer: Answer) -> None:
-        """Sends to the server at this endpoint; `answer` is called once."""
-        self._links[server].send(request, answer)
+        parts, merge = split(words, keys, [self._endpoint(words[key]) for key in keys])
+        return [(self._links[part.server], part) for part in parts], merge
 
     def in_flight(self) -> dict[str, int]:
         """Endpoint -> requests that wait for their reply."""
@@ -73,13 +78,19 @@ class RedisShards:
             await link.wait_closed()
         self._leaving.clear()
 
-    def _owner(self, key: bytes) -> str:
-        owner = self._owners.get(key)
-        if owner is None:
+    def _owner(self, key: bytes) -> RedisLink | None:
+        if not self._links:
+            return None
+        owner = self._links[self._endpoint(key)]
+        if len(key) <= LONGEST_REMEMBERED:
             if len(self._owners) >= REMEMBERED:
                 self._owners.clear()
-            owner = self._owners[key] = str(self._ring.get_node(key.decode("latin-1")))
+            self._owners[key] = owner
         return owner
 
+    def _endpoint(self, key: bytes) -> str:
+        owner = self._owners.get(key)
+        return owner.backend.endpoint if owner else str(self._ring.get_node(hash_tag(key).decode("latin-1")))
+
     def _know(self, table: CommandTable) -> None:
-        self._table = table
+        self._table, self._simple = table, table.simple
