@@ -209,5 +209,5 @@ hold-gateway: $(STAMP) native ## a backend that comes and goes for 10 minutes, t
 hold-firewall: $(STAMP) native ## ZooKeeper and backends behind a firewall that drops, for minutes, then back; nutcracker beside it, as root (8 min)
 	@$(BIN)/python $(HOLD)/firewall.py
 
-bench-gateway: $(STAMP) native ## `datacenter proxy` beside nutcracker (twemproxy) and Redis itself, one worker each, interleaved (3 min)
+bench-gateway: $(STAMP) native ## `datacenter proxy` beside nutcracker (twemproxy) and Redis itself, with one worker and two, interleaved: at least 0.5 times its requests (3 min)
 	@$(BIN)/python -m bench.gateway

@@ -1,9 +1,11 @@
-"""`datacenter proxy` beside nutcracker (twemproxy) and Redis itself: one worker each, the same servers, interleaved.
+"""`datacenter proxy` beside nutcracker (twemproxy) and Redis itself, with one worker and with two, interleaved.
 
     make bench-gateway
 
-redis-benchmark asks, in each round, each of them; medians. Processor time is that of the process in the middle. With
-two processors the load, two Redis servers and the gateway share them: what matters are the ratios.
+redis-benchmark asks each of them in each round, in another order each time. The load, two Redis servers and what is
+between them share the machine's processors, so the table says who takes how much of each: where their sum is all that
+there is, that is what limits. Exits 1 if the better of one and two workers answers less than 0.5 times what nutcracker
+does, in the median of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -11,11 +13,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "datacenter" / "tests"))
@@ -23,11 +28,37 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "datacenter" 
 
 from firewall import start_nutcracker  # type: ignore[import-not-found]  # test programs, found by the path above
 
+from bench.disturbance import TRUSTED_SHARE, Disturbance
 from datacenter.testing import Launcher
 from gateway_site import GatewaySite  # type: ignore[import-not-found]
 
 TICKS = os.sysconf("SC_CLK_TCK")
-PIPELINES = (1, 16)
+#: pipeline -> how many times as many requests, so that a cell lasts for seconds
+PIPELINES = {1: 1, 16: 5}
+BALANCES = ("redis-keys", "least-connections")
+WORKERS = (1, 2)
+LOWEST_RATIO = 0.5
+PEER = "nutcracker"
+
+
+@dataclass(frozen=True)
+class System:
+    """What is asked: at which port, which processes are in the middle, which serve."""
+
+    port: int
+    middle: Sequence[int]
+    servers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Requests a second, and processor time of a request in microseconds: load, middle, servers. `cores`: in use."""
+
+    rate: float
+    load_us: float
+    middle_us: float
+    servers_us: float
+    cores: float
 
 
 def asked(port: int, requests: int, pipeline: int) -> float:
@@ -41,44 +72,101 @@ def asked(port: int, requests: int, pipeline: int) -> float:
     return min(float(rate) for _, rate in found)
 
 
-def cpu_s(pid: int) -> float:
-    """Processor time of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def cpu_s(pids: Sequence[int]) -> float:
+    """Processor time of processes."""
+    total = 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def load_s() -> float:
+    """Processor time of the load: of children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def measured(system: System, requests: int, pipeline: int) -> Cell:
+    before = load_s(), cpu_s(system.middle), cpu_s(system.servers), time.perf_counter()
+    rate = asked(system.port, requests, pipeline)
+    took_s = time.perf_counter() - before[3]
+    load, middle, servers = (
+        now - then for now, then in zip((load_s(), cpu_s(system.middle), cpu_s(system.servers)), before, strict=False)
+    )
+    each = 1e6 / (2 * requests)
+    return Cell(rate, load * each, middle * each, servers * each, (load + middle + servers) / took_s)
+
+
+def started(launcher: Launcher, folder: Path) -> dict[str, System]:
+    """Redis itself, nutcracker before two servers, and before the same ones each balance with each count of workers."""
+    first = GatewaySite(launcher, BALANCES[0], workers=WORKERS[0])
+    servers = [server.pid for server, _ in first.redises]
+    ports = [port for _, port in first.redises]
+    twemproxy, port = start_nutcracker(launcher, folder, ports, host="127.0.0.1")
+    systems = {"redis itself": System(ports[0], [], servers), PEER: System(port, [twemproxy.pid], servers)}
+    for balance in BALANCES:
+        for workers in WORKERS:
+            proxy, at = (first.proxy, first.port)
+            if (balance, workers) != (BALANCES[0], WORKERS[0]):
+                proxy, at = first.start_proxy(balance, workers)
+            pids = [pid for name, pid in first.family(proxy).items() if name.startswith("worker")]
+            systems[f"{balance}, {workers} worker{'s' * (workers > 1)}"] = System(at, pids, servers)
+    return systems
+
+
+def measure(systems: dict[str, System], rounds: int, requests: int) -> dict[tuple[str, int], list[Cell]]:
+    """The cells of each system and pipeline, round by round."""
+    cells: dict[tuple[str, int], list[Cell]] = {(name, pipeline): [] for name in systems for pipeline in PIPELINES}
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr, flush=True)
+        for pipeline, times in PIPELINES.items():
+            names = list(systems) if number % 2 == 0 else list(reversed(systems))
+            for name in names:
+                cells[name, pipeline].append(measured(systems[name], requests * times, pipeline))
+    return cells
+
+
+def ratio(cells: dict[tuple[str, int], list[Cell]], name: str, pipeline: int) -> float:
+    """To nutcracker, in the median of the rounds."""
+    pairs = zip(cells[name, pipeline], cells[PEER, pipeline], strict=True)
+    return statistics.median(cell.rate / peer.rate for cell, peer in pairs)
+
+
+def show(cells: dict[tuple[str, int], list[Cell]], others: float) -> int:
+    """Prints the table; the exit status."""
+    titles = ("requests/s", "of nutcracker", "load us", "middle us", "servers us", "cores")
+    print(f"{'':<28} {'pipeline':>8} " + " ".join(f"{title:>13}" for title in titles))
+    for name, pipeline in sorted(cells, key=lambda cell: cell[1]):
+        rate, *costs, cores = (
+            statistics.median(getattr(cell, field) for cell in cells[name, pipeline])
+            for field in ("rate", "load_us", "middle_us", "servers_us", "cores")
+        )
+        figures = (f"{rate:,.0f}", f"{ratio(cells, name, pipeline):.2f}", *(f"{cost:.1f}" for cost in costs))
+        print(f"{name:<28} {pipeline:>8} " + " ".join(f"{figure:>13}" for figure in (*figures, f"{cores:.2f}")))
+    short = False
+    for balance in BALANCES:
+        for pipeline in PIPELINES:
+            names = [name for name, _ in cells if name.startswith(balance)]
+            best = max(ratio(cells, name, pipeline) for name in names)
+            short |= best < LOWEST_RATIO
+            print(f"{balance}, pipeline {pipeline}: {best:.2f} of nutcracker at best (at least {LOWEST_RATIO})")
+    print(
+        f"other work took {others:.0%} of {os.cpu_count()} processors"
+        + ("; not to be trusted" * (others > TRUSTED_SHARE))
+    )
+    return int(short)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--requests", type=int, default=20_000)
+    parser.add_argument("--requests", type=int, default=20_000, help="of each kind in a cell without pipeline")
     options = parser.parse_args()
+    disturbance = Disturbance()
     with tempfile.TemporaryDirectory() as folder, Launcher(cwd=folder) as launcher:
-        tunnels = GatewaySite(launcher, "least-connections", workers=1)
-        sharded = GatewaySite(launcher, "redis-keys", workers=1)
-        twemproxy, port = start_nutcracker(
-            launcher, Path(folder), [each for _, each in sharded.redises], host="127.0.0.1"
-        )
-        systems = {
-            "redis itself": (sharded.redises[0][1], sharded.redises[0][0].pid),
-            "nutcracker": (port, twemproxy.pid),
-            "proxy redis-keys": (sharded.port, sharded.family()["worker-1"]),
-            "proxy least-connections": (tunnels.port, tunnels.family()["worker-1"]),
-        }
-        rates: dict[tuple[str, int], list[float]] = defaultdict(list)
-        costs: dict[tuple[str, int], list[float]] = defaultdict(list)
-        for number in range(options.rounds):
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            for pipeline in PIPELINES:
-                for name, (at, pid) in systems.items():
-                    before = cpu_s(pid)
-                    rates[name, pipeline].append(asked(at, options.requests, pipeline))
-                    costs[name, pipeline].append((cpu_s(pid) - before) / (2 * options.requests) * 1e6)
-    print(f"{'one worker':<26} {'pipeline':>8} {'requests/s':>11} {'of nutcracker':>14} {'CPU a request':>14}")
-    for pipeline in PIPELINES:
-        peer = statistics.median(rates["nutcracker", pipeline])
-        for name in systems:
-            rate, cost = statistics.median(rates[name, pipeline]), statistics.median(costs[name, pipeline])
-            print(f"{name:<26} {pipeline:>8} {rate:>11,.0f} {rate / peer:>14.2f} {cost:>11.1f} us")
+        cells = measure(started(launcher, Path(folder)), options.rounds, options.requests)
+    sys.exit(show(cells, disturbance.share()))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datacenter.testing import Launcher, family_of
+from datacenter.testing import Launcher, Process, family_of
 from datacenter.testing.ports import free_port
 from leakline import proc
 from leakline.errors import LeaklineError
@@ -36,14 +36,19 @@ class GatewaySite:
         self.watchdog = launcher.command(*words)
         for _, port in self.redises:
             self.watchdog.wait_line(f":{port} healthy$", READY_S)
-        self.port = free_port()
-        words = ("-b", self.broker.address, "-s", "redis", "-l", f"127.0.0.1:{self.port}", "--balance", balance)
-        self.proxy = launcher.command("proxy", *words, "--drain-s", str(drain_s), "-w", str(workers))
-        self.proxy.wait_line(f"^proxy for redis with {workers} workers at tcp://127.0.0.1:{self.port}$", READY_S)
+        self.proxy, self.port = self.start_proxy(balance, workers, drain_s)
 
-    def family(self) -> dict[str, int]:
+    def start_proxy(self, balance: str, workers: int, drain_s: float = 1.0) -> tuple[Process, int]:
+        """One more gateway before the same servers; and its port."""
+        port = free_port()
+        words = ("-b", self.broker.address, "-s", "redis", "-l", f"127.0.0.1:{port}", "--balance", balance)
+        proxy = self.launcher.command("proxy", *words, "--drain-s", str(drain_s), "-w", str(workers))
+        proxy.wait_line(f"^proxy for redis with {workers} workers at tcp://127.0.0.1:{port}$", READY_S)
+        return proxy, port
+
+    def family(self, proxy: Process | None = None) -> dict[str, int]:
         """What the gateway's processes are called -> pid, without the supervisor."""
-        return {relative.name: relative.pid for relative in family_of(self.proxy.pid)}
+        return {relative.name: relative.pid for relative in family_of((proxy or self.proxy).pid)}
 
     def everybody(self) -> dict[str, int]:
         """All that must keep its descriptors: name -> pid."""

@@ -273,6 +273,29 @@ async def test_each_key_has_its_server_and_replies_keep_their_order(redises: lis
         assert await client.ask([f"DEL {' '.join(keys)}"]) == [500]
 
 
+async def test_requests_of_every_kind_in_one_pipeline_are_done_and_answered_in_order(
+    redises: list[tuple[Process, int]],
+) -> None:
+    instances = [instance(port) for _, port in redises]
+    async with front(*instances, balance="redis-keys") as (made, at), connected(at) as (reader, writer):
+        client = Redis(reader, writer)
+        await ready(client)
+        turns = range(made.options.max_pipeline)  # five requests each
+        asked = [
+            f"{verb}{number % 7} {value}".strip()
+            for number in turns
+            for verb, value in (
+                ("SET k", str(number)), ("PING ", ""), ("MGET none k", ""), ("iNcR k", ""), ("NOSUCH k", ""),
+            )
+        ]  # fmt: skip
+        replies = await client.ask(asked)
+        assert all("unknown command" in str(reply) for reply in replies[4::5])
+        assert [replies[at : at + 4] for at in range(0, len(replies), 5)] == [
+            ["OK", str(number % 7), [None, str(number)], number + 1] for number in turns
+        ]
+        assert set(made.statistics()["backends"].values()) == {0}  # type: ignore[attr-defined]
+
+
 async def test_a_shard_that_dies_costs_its_requests_and_no_others(
     redises: list[tuple[Process, int]], until: Until
 ) -> None:

@@ -53,6 +53,13 @@ def test_the_keys_of_a_command(table: CommandTable, command: bytes, positions: l
         assert table.keys(words) == positions
 
 
+def test_a_simple_command_has_one_key_and_it_comes_first(table: CommandTable) -> None:
+    assert {b"get", b"GET", b"set", b"SET", b"HGETALL", b"expire"} <= table.simple
+    for name in table.simple:
+        assert table.keys([name, b"a", b"1", b"b", b"c"]) == [1]
+    assert not table.simple & {command.split()[0] for command in REFUSED if command not in (b"GET", b"NOSUCH a")}
+
+
 REFUSED = [b"MULTI", b"SUBSCRIBE a", b"BLPOP a 0", b"KEYS *", b"FLUSHALL", b"CONFIG GET save", b"NOSUCH a", b"GET"]
 REFUSED += [b"EVAL x 0", b"EVAL x 5 a", b"EVAL x -1 a", b"SCAN 0", b"MONITOR", b"WATCH a"]
 

@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import asdict
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,6 +17,9 @@ from datacenter.gateway import options as defaults
 from datacenter.main_loop import run, set_up_logging
 from datacenter.options import MAX_WORKERS
 from datacenter.wire import check_name
+
+if TYPE_CHECKING:
+    from datacenter.gateway.workers import Settings
 
 
 class BalanceChoice(str, Enum):
@@ -70,7 +74,6 @@ def proxy(
     """
     from datacenter.gateway.front import check_installed
     from datacenter.gateway.workers import Settings, reserve
-    from datacenter.prefork.supervisor import Plan, Supervisor
 
     set_up_logging(verbose)
     check_name("service", service)
@@ -80,22 +83,28 @@ def proxy(
     )
     with reserve(listen, broker=broker, insecure=insecure) as reserved:
         host, port = reserved.getsockname()[:2]
-        settings = Settings(broker, service, host, port, balance.value, asdict(options), insecure, verbose)
-        plan = Plan(
-            prepare="datacenter.gateway.workers:prepare",
-            worker="datacenter.gateway.workers:main",
-            watcher="datacenter.prefork.watcher:main",
-            arguments=settings,
-            patience_s=drain_s,
-        )
+        _keep(Settings(broker, service, host, port, balance.value, asdict(options), insecure, verbose), workers)
 
-        def ready(endpoints: list[str]) -> None:
-            print(f"proxy for {service} with {workers} workers at {endpoints[0]}", flush=True)
 
-        async def main(stop: asyncio.Event) -> None:
-            supervisor = Supervisor(plan, places=workers, on_ready=ready)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
-            print(f"proxy: waiting for what the registry at {broker} says of {service}", file=sys.stderr)
-            await supervisor.run(stop)
+def _keep(settings: Settings, workers: int) -> None:
+    """The supervisor of a gateway's processes, until it is told to end."""
+    from datacenter.prefork.supervisor import Plan, Supervisor
 
-        run(main)
+    plan = Plan(
+        prepare="datacenter.gateway.workers:prepare",
+        worker="datacenter.gateway.workers:main",
+        watcher="datacenter.prefork.watcher:main",
+        arguments=settings,
+        patience_s=settings.options["drain_s"],
+    )
+
+    def ready(endpoints: list[str]) -> None:
+        print(f"proxy for {settings.service} with {workers} workers at {endpoints[0]}", flush=True)
+
+    async def main(stop: asyncio.Event) -> None:
+        supervisor = Supervisor(plan, places=workers, on_ready=ready)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
+        print(f"proxy: waiting for what the registry at {settings.broker} says of {settings.service}", file=sys.stderr)
+        await supervisor.run(stop)
+
+    run(main)
