@@ -4,7 +4,9 @@ were opened, interleaved in one run.
     python -m bench.recorder [--rounds N] [--tools plain,leakline,…]
 
 Each program times its own loop, so what a tool needs to start does not count; slow tools are given fewer operations.
-The table holds the ratio of the medians, per operation, to the plain run. Exits 1 if leakline is above a bar.
+The table holds the ratio of the medians, per operation, to the plain run: by the clock and, in brackets, of the
+program's own processor time, which other programs on the machine lengthen less. Tools that stop it work outside of it.
+Exits 1 if leakline is above a bar by the clock.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from leakline.recorder import launch
 
@@ -110,12 +113,15 @@ def generated(folder: Path) -> Path:
             )
     tops = "".join(f" case {number}: number = f0_{number}(i / 6); break;" for number in range(6))
     lines.append(
-        "int main(int count, char **words) { long operations = count > 1 ? atol(words[1]) : 1; struct timespec a, b;"
-        " clock_gettime(CLOCK_MONOTONIC, &a); for (long i = 0; i < operations; i++) { int number = -1;"
+        "static double now_ns(clockid_t clock) { struct timespec now; clock_gettime(clock, &now);"
+        " return (double)now.tv_sec * 1e9 + (double)now.tv_nsec; }\n"
+        "int main(int count, char **words) { long operations = count > 1 ? atol(words[1]) : 1;"
+        " double began = now_ns(CLOCK_MONOTONIC), processor = now_ns(CLOCK_PROCESS_CPUTIME_ID);"
+        " for (long i = 0; i < operations; i++) { int number = -1;"
         f" switch (i % 6) {{{tops} }} if (number < 0 || close(number)) return 1; }}"
-        " clock_gettime(CLOCK_MONOTONIC, &b);"
-        " double ns = (double)(b.tv_sec - a.tv_sec) * 1e9 + (double)(b.tv_nsec - a.tv_nsec);"
-        ' printf("%.1f\\n", ns / (double)operations);'
+        " processor = now_ns(CLOCK_PROCESS_CPUTIME_ID) - processor;"
+        " double passed = now_ns(CLOCK_MONOTONIC) - began;"
+        ' printf("%.1f %.1f\\n", passed / (double)operations, processor / (double)operations);'
         " return 0; }"
     )
     source = folder / "paths.c"
@@ -139,8 +145,15 @@ def workloads(folder: Path) -> tuple[Workload, ...]:
     )
 
 
-def measure(workload: Workload, tool: Tool) -> float:
-    """Nanoseconds of one operation, by the program's own clock. Raises RuntimeError naming what the tool said."""
+class Cost(NamedTuple):
+    """Nanoseconds of one operation."""
+
+    clock: float
+    processor: float
+
+
+def measure(workload: Workload, tool: Tool) -> Cost:
+    """As the program itself measured it. Raises RuntimeError naming what the tool said."""
     done = subprocess.run(
         tool.wrap(workload.words(tool.share)),
         capture_output=True,
@@ -149,7 +162,8 @@ def measure(workload: Workload, tool: Tool) -> float:
     )
     for line in done.stdout.splitlines():
         try:
-            return float(line)
+            clock, processor = line.split()
+            return Cost(float(clock), float(processor))
         except ValueError:
             continue
     said = done.stderr.strip().splitlines()
@@ -183,7 +197,7 @@ def main() -> None:
     tools = [tool for tool in tools if tool.name not in left_out]
     if not launch.LIBRARY.is_file():
         sys.exit("bench.recorder: the recorder is not built: make native")
-    figures: dict[tuple[str, str], list[float]] = {}
+    figures: dict[tuple[str, str], list[Cost]] = {}
     troubles: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         loads = workloads(Path(folder))
@@ -201,10 +215,14 @@ def main() -> None:
     sys.exit(show(loads, tools, figures, troubles, left_out))
 
 
+def _median(costs: Sequence[Cost]) -> Cost:
+    return Cost(*(statistics.median(values) for values in zip(*costs, strict=True)))
+
+
 def show(
     loads: Sequence[Workload],
     tools: Sequence[Tool],
-    figures: dict[tuple[str, str], list[float]],
+    figures: dict[tuple[str, str], list[Cost]],
     troubles: dict[str, str],
     left_out: Sequence[str],
 ) -> int:
@@ -213,12 +231,20 @@ def show(
     print(f"{'ratio to plain, medians':26}" + "".join(f"{name:>22}" for name in names))
     above = 0
     for workload in loads:
-        plain = statistics.median(figures[workload.name, "plain"])
+        plain = _median(figures[workload.name, "plain"])
         cells = []
         for name in names:
             values = figures.get((workload.name, name))
-            ratio = statistics.median(values) / plain if values else None
-            cells.append(f"{plain:.0f} ns" if name == "plain" else "-" if ratio is None else f"{ratio:.3f}")
+            cost = _median(values) if values else None
+            ratio = cost.clock / plain.clock if cost else None
+            by_processor = cost.processor / plain.processor if cost else None
+            cells.append(
+                f"{plain.clock:.0f} ns"
+                if name == "plain"
+                else "-"
+                if not ratio
+                else f"{ratio:.3f} ({by_processor:.3f})"
+            )
             above += name == "leakline" and ratio is not None and ratio > workload.bar
         print(f"{workload.name:26}" + "".join(f"{cell:>22}" for cell in cells) + f"   bar {workload.bar}")
     for name in left_out:

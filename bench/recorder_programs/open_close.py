@@ -1,4 +1,5 @@
-"""Opens and closes a socket OPERATIONS times, four Python calls deep; prints the nanoseconds of one."""
+"""Opens and closes a socket OPERATIONS times, four Python calls deep; prints the nanoseconds of one, by the clock
+and of processor time."""
 
 import socket
 import sys
@@ -22,7 +23,8 @@ def first() -> None:
 
 
 operations = int(sys.argv[1])
-began = time.perf_counter_ns()
+began, processor = time.perf_counter_ns(), time.process_time_ns()
 for _ in range(operations):
     first()
-print(f"{(time.perf_counter_ns() - began) / operations:.1f}")
+processor = time.process_time_ns() - processor
+print(f"{(time.perf_counter_ns() - began) / operations:.1f} {processor / operations:.1f}")

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import resource
 import sys
+import zlib
 from typing import BinaryIO
 
 LIMIT = 100  # 1 024, in real life
+WORTH = 40_000  # the work of a picture: some milliseconds
 done: dict[int, BinaryIO] = {}
 
 
 def thumbnail(picture: int) -> bytes:
     done[picture] = open("/etc/hostname", "rb")  # noqa: SIM115  # casebook: picture
-    return done[picture].read(16)
+    return zlib.compress(done[picture].read(16) * WORTH, 9)
 
 
 def main() -> int:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import resource
 import sys
+import zlib
 
 LIMIT = 100  # 1 024, in real life
+WORTH = 40_000  # the work of a picture: some milliseconds
 
 
 def thumbnail() -> bytes:
     with open("/etc/hostname", "rb") as picture:
-        return picture.read(16)
+        return zlib.compress(picture.read(16) * WORTH, 9)
 
 
 def main() -> int:

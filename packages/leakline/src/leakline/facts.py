@@ -257,12 +257,14 @@ class Alive(msgspec.Struct, frozen=True):
     """Descriptors of one kind that are open and that one line opened (all stacks with the same headline).
 
     `per_second`: how many more of them are open since the recording began, from the first one on; ages in seconds.
-    `errors`: the errno names of sockets whose last bind or connect failed, with their counts.
+    `errors`: the errno names of sockets whose last bind or connect failed, with their counts. `recent`: how many of
+    them were opened in the second half of the recording.
     """
 
     kind: str
     origin: Origin
     errors: dict[str, int] = {}
+    recent: int = 0
 
 
 class WrongClosed(msgspec.Struct, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 LEAKLINE = [sys.executable, "-c", "from leakline.commands import main; main()"]
 
 LEAKING = """
-import os, socket, sys
+import os, socket, sys, time
 def connect_once():
     kept = socket.socket()
     try:
@@ -28,6 +29,7 @@ def login():
 for _ in range(40):
     login()
     open(os.devnull).close()
+    time.sleep(0.005)  # it goes on: not a pool that is filled at once
 print("done")
 print("complained", file=sys.stderr)
 sys.exit(3)
@@ -93,15 +95,18 @@ def test_a_tidy_command_has_no_finding(cli: Cli, tmp_path: Path) -> None:
 def test_what_an_interpreter_closes_as_it_ends_was_left_open(cli: Cli, tmp_path: Path) -> None:
     """However short the program: no look from outside is needed."""
     source = """
-import atexit, socket
-kept = [socket.socket() for _ in range(20)]
-tidy = [socket.socket() for _ in range(20)]
+import atexit, socket, time
+kept, tidy = [], []
+for _ in range(20):
+    kept.append(socket.socket())
+    tidy.append(socket.socket())
+    time.sleep(0.01)
 atexit.register(lambda: [each.close() for each in tidy])
 """
     done = cli("run", "--", sys.executable, program(tmp_path, source))
     assert done.returncode == 0
-    assert "LEAK  <listcomp> (program.py:3) opened 20" in done.stderr.replace("<module>", "<listcomp>")
-    assert "program.py:4" not in done.stderr
+    assert "LEAK  <module> (program.py:5) opened 20" in done.stderr
+    assert "program.py:6" not in done.stderr
 
 
 def test_what_a_program_closes_at_its_end_was_not(cli: Cli, tmp_path: Path) -> None:
@@ -257,3 +262,54 @@ def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
         _, told = running.communicate(timeout=60)
     assert running.returncode == 5
     assert told.startswith("STEADY")
+
+
+FAMILY = """
+import os, subprocess, sys, time
+def keep(count):
+    return [(os.dup(1), time.sleep(0.01)) for _ in range(count)]
+if sys.argv[1:] == ["grandchild"]:
+    keep(30)
+    os._exit(0)
+if os.fork() == 0:
+    keep(20)
+    subprocess.run([sys.executable, __file__, "grandchild"], check=True)
+    os._exit(0)
+os.wait()
+keep(10)
+"""
+
+
+@pytest.mark.parametrize("name", ["100% of it", "x.leakline"])
+def test_children_are_recorded_beside_a_recording_of_a_given_name(cli: Cli, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    path = folder / name
+    words = ("run", "--quiet", "--follow-children", "--recording", str(path), "--")
+    assert cli(*words, sys.executable, program(tmp_path, FAMILY)).returncode == 0
+    first, *others = sorted(folder.iterdir())
+    assert first == path
+    assert "keep (program.py:4) opened 10" in cli("report", str(first)).stdout.replace("<listcomp>", "keep")
+    told = [cli("report", str(other)).stdout.replace("<listcomp>", "keep") for other in others]
+    for count in (20, 30):  # the child after its fork, the grandchild after its exec
+        assert [f"keep (program.py:4) opened {count}" in text for text in told].count(True) == 1
+    for other in others:
+        assert re.fullmatch(re.escape(name) + r"\.\d+-\d+", other.name)
+
+
+def test_a_recording_of_any_name_is_found_while_its_process_runs(cli: Cli, tmp_path: Path) -> None:
+    source = LEAKING.replace("sys.exit(3)", "print(os.getpid(), flush=True); sys.stdin.read()")
+    words = [*LEAKLINE, "run", "--quiet", "--recording", str(tmp_path / "any name"), "--"]
+    with subprocess.Popen(
+        [*words, sys.executable, program(tmp_path, source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "done\n"
+        pid = running.stdout.readline().strip()
+        listed = cli("ls", pid, "--kind", "tcp").stdout
+        running.communicate("", timeout=60)
+    assert listed.count("connect_once (program.py:4)") == 40

@@ -43,7 +43,10 @@ def python(function: str, file: str) -> Frame:
         (native("__pyx_pf_Socket", "/opt/app/_zmq.so", "/build/_zmq.c", 9), Whose.PACKAGE),
         (native("std::fs::File::open", file="/rustc/59807616e/library/std/src/fs.rs", line=9), Whose.SYSTEM),
         (native("mio::net::bind", file="/home/a/.cargo/registry/src/mio-1.0/src/net.rs", line=9), Whose.PACKAGE),
-        (native("client+0x1234"), Whose.UNKNOWN),
+        (native("client+0x1234"), Whose.NAMELESS),
+        (native("libown.so+0x1234", "/opt/app/libown.so"), Whose.NAMELESS),
+        (native("libzmq.so.5+0x1234", "/usr/lib/x86_64-linux-gnu/libzmq.so.5"), Whose.UNKNOWN),
+        (native("python3.11+0x1234", "/opt/python/bin/python3.11"), Whose.UNKNOWN),
         (native("0x7f0012345678", ""), Whose.UNKNOWN),
         (native("<signal handler called>", "/lib/libc.so.6"), Whose.UNKNOWN),
         (python("query", "/home/app/service.py"), Whose.USER),
@@ -75,6 +78,17 @@ def test_the_headline_is_the_innermost_of_the_users_own() -> None:
     assert headline(frames[:1]).function == "libzmq.so.5+0x1234"
     with pytest.raises(ValueError, match="empty"):
         headline([])
+
+
+def test_the_headline_of_a_stripped_program_is_its_own_call_and_not_that_of_libc() -> None:
+    """Else all that it opens from anywhere would be one line's."""
+    frames = [
+        native("socket", "/usr/lib/x86_64-linux-gnu/libc.so.6"),
+        native("client+0x9caa"),
+        native("client+0x2cab"),
+        native("__libc_start_call_main", "/usr/lib/x86_64-linux-gnu/libc.so.6", "libc_start_call_main.h", 58),
+    ]
+    assert headline(frames).function == "client+0x9caa"
 
 
 def test_a_package_is_a_better_headline_than_the_standard_library() -> None:

@@ -72,7 +72,11 @@ def run(
     ] = None,
     recording: Annotated[
         Path | None,
-        typer.Option("--recording", metavar="FILE", help="Keep the recording there, for `leakline report FILE`."),
+        typer.Option(
+            "--recording",
+            metavar="FILE",
+            help="Keep the recording there, for `leakline report FILE`; those of its children in FILE.PID-START.",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No report unless a leak or a warning was found.")] = False,
 ) -> None:

@@ -24,8 +24,9 @@ class Whose(IntEnum):
     UNSURE = 1  # a shared library outside the system's folders, without lines: own, or somebody's
     HEADER = 2  # a header-only wrapper, inlined or instantiated in the user's program
     PACKAGE = 3  # installed beside the program: site-packages, a Rust crate
-    SYSTEM = 4  # the system's libraries, the language's standard library
-    UNKNOWN = 5  # no name
+    NAMELESS = 4  # an address in a program, or in a library outside the system's folders, that was stripped
+    SYSTEM = 5  # the system's libraries, the language's standard library
+    UNKNOWN = 6  # no name, and not the user's own
 
 
 _SYSTEM_FOLDERS = ("/usr/", "/lib/", "/lib64/", "/lib32/", "/nix/store/", "/snap/")
@@ -71,16 +72,14 @@ def _whose_python(frame: Frame) -> Whose:
 
 
 def _whose_native(frame: Frame) -> Whose:
-    if OFFSET.search(frame.function) or frame.function == SIGNAL_FRAME:
+    if frame.function == SIGNAL_FRAME or not frame.module:
         return Whose.UNKNOWN
-    name = posixpath.basename(frame.module)
-    shared = _SHARED.search(name) is not None
-    if _PYTHON_PACKAGES.search(frame.module) or frame.function.startswith("__pyx_"):
-        return Whose.PACKAGE
-    if is_interpreter(frame.module) or _RUNTIMES.match(name) or "/lib-dynload/" in frame.module:
-        return Whose.SYSTEM
-    if shared and frame.module.startswith(_SYSTEM_FOLDERS):
-        return Whose.SYSTEM
+    shared = _SHARED.search(posixpath.basename(frame.module)) is not None
+    foreign = _foreign(frame, shared)
+    if OFFSET.search(frame.function):
+        return Whose.NAMELESS if foreign is None else Whose.UNKNOWN
+    if foreign is not None:
+        return foreign
     if not frame.line:
         return Whose.UNSURE if shared else Whose.USER
     if _RUST_LIBRARY.search(frame.file):
@@ -88,6 +87,16 @@ def _whose_native(frame: Frame) -> Whose:
     if _RUST_PACKAGES.search(frame.file):
         return Whose.PACKAGE
     return Whose.HEADER if _HEADERS.search(frame.file) else Whose.USER
+
+
+def _foreign(frame: Frame, shared: bool) -> Whose | None:
+    """Whose its module is, if not the user's."""
+    if _PYTHON_PACKAGES.search(frame.module) or frame.function.startswith("__pyx_"):
+        return Whose.PACKAGE
+    runtime = is_interpreter(frame.module) or _RUNTIMES.match(posixpath.basename(frame.module))
+    if runtime or "/lib-dynload/" in frame.module or (shared and frame.module.startswith(_SYSTEM_FOLDERS)):
+        return Whose.SYSTEM
+    return None
 
 
 def by_headline(found: Iterable[Origin]) -> tuple[Origin, ...]:

@@ -18,7 +18,7 @@ import msgspec
 
 from leakline.errors import LeaklineError, UsageError
 from leakline.recorder.errors import LibraryMissingError
-from leakline.recorder.recording_place import recording_path, recording_pattern, recordings_folder
+from leakline.recorder.recording_place import named_pattern, recording_path, recording_pattern, recordings_folder
 
 LIBRARY = Path(__file__).parent / "target" / "libleakline_recorder.so"
 KEPT_S = 7 * 86400.0  # recordings of ended processes
@@ -56,7 +56,7 @@ def launch(command: Sequence[str], *, recording: Path | None = None, follow_chil
             "install the wheel of leakline for this platform, or run `make native`",
         )
     folder = recordings_folder()
-    pattern = recording_pattern(folder) if recording is None else str(recording.absolute())
+    pattern = recording_pattern(folder) if recording is None else named_pattern(recording)
     told, tell = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:

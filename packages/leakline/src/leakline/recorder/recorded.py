@@ -52,7 +52,8 @@ def recorded(
         else:
             groups[kind].append(slot)
     with Namer(recording, now_s=now, known=known) as namer:
-        alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots)]
+        half = (recording.began_at_s + now) / 2
+        alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots, half)]
         alive.sort(key=lambda each: -each.origin.count)
         wrong = _wrong_closes(namer, recording.wrong_closes, now)
         first = _own_first(namer.frames(recording.exhausted.stack))
@@ -99,16 +100,21 @@ def kind_of(function: str) -> str:
     return "file" if function.startswith(_FILES) else UNKNOWN_KIND
 
 
-def _alive(namer: Namer, kind: str, slots: Iterable[Slot]) -> list[Alive]:
-    slots = list(slots)
+def _alive(namer: Namer, kind: str, slots: list[Slot], half_s: float) -> list[Alive]:
+    """One for each line. `half_s`: the moment in the middle of the recording."""
     failed: dict[Frame, Counter[str]] = defaultdict(Counter)
+    recent: Counter[Frame] = Counter()
     for slot in slots:
-        number = slot.bind_error or slot.connect_error
-        frames = namer.frames(slot.stack) if number else ()
-        if frames:
-            failed[frames[headline_index(frames)]][errno.errorcode.get(number, str(number))] += 1
+        frames = namer.frames(slot.stack)
+        if not frames:
+            continue
+        line = frames[headline_index(frames)]
+        recent[line] += slot.opened_at_s >= half_s
+        if number := slot.bind_error or slot.connect_error:
+            failed[line][errno.errorcode.get(number, str(number))] += 1
     found = by_headline(namer.origins(slot.number for slot in slots))
-    return [Alive(kind, origin, dict(failed.get(origin.frames[origin.headline], {}))) for origin in found]
+    lines = [(origin, origin.frames[origin.headline]) for origin in found]
+    return [Alive(kind, origin, dict(failed.get(line, {})), recent[line]) for origin, line in lines]
 
 
 def _wrong_closes(namer: Namer, closes: Iterable[WrongClose], now: float) -> tuple[WrongClosed, ...]:

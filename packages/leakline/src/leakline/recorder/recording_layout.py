@@ -29,6 +29,8 @@ STACK = struct.Struct("=2I2Q2HI5Q")
 SLOT = struct.Struct("=I2HIiI2H2Q2IQ2HI")
 WRONG_CLOSE = struct.Struct("=IiIIIIIIIIII3Q")
 HIGHEST_SLOTS = 1 << 20
+SMALLEST_FILE: Final = 96 << 20  # frames and text alone
+LARGEST_FILE: Final = 256 << 20
 RECORDS = {
     "functions": FUNCTION,
     "libraries": LIBRARY,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leakline.recorder.errors import RecorderError, RecordingFormatError
-from leakline.recorder.recording_layout import HEADER_SIZE, Header
+from leakline.recorder.recording_layout import HEADER_SIZE, LARGEST_FILE, SMALLEST_FILE, Header
 from leakline.recorder.table_file import start_time_ticks
 
 
@@ -39,7 +39,16 @@ def recordings_folder(*, in_memory: bool = False) -> Path:
 
 def recording_pattern(folder: Path) -> str:
     """LEAKLINE_RECORDING for a process that is to be launched: PID-STARTTICKS.leakline in `folder`."""
-    return f"{folder.absolute()!s}/%p-%t.leakline"
+    return f"{_plain(folder.absolute())}/%p-%t.leakline"
+
+
+def named_pattern(file: Path) -> str:
+    """The same where the user chose the file: FILE of the launched process, FILE.PID-STARTTICKS of those it starts."""
+    return f"{_plain(file.absolute())}%c"
+
+
+def _plain(path: Path) -> str:
+    return str(path).replace("%", "%%")
 
 
 def recording_path(folder: Path, pid: int) -> Path:
@@ -82,10 +91,23 @@ def _mapped(pid: int) -> Iterator[Path]:
     for fields in lines:
         target = fields[5] if len(fields) == 6 else ""
         anonymous = target.startswith("/memfd:leakline ")
-        if (not target.endswith(".leakline") and not anonymous) or target in seen:
+        if target in seen or not (anonymous or _may_be_one(fields)):
             continue
         seen.add(target)
         if not anonymous:
             yield Path(target)
             yield Path(f"/proc/{pid}/root{target}")
         yield Path(f"/proc/{pid}/map_files/{fields[0]}")
+
+
+def _may_be_one(fields: list[str]) -> bool:
+    """Whether a line of /proc/PID/maps may be of a recording, whatever its name: shared, writable, of that size."""
+    if (
+        len(fields) < 6
+        or fields[1][1:4:2] != "ws"
+        or not fields[5].startswith("/")
+        or fields[5].startswith("/dev/zero")
+    ):
+        return False
+    start, _, end = fields[0].partition("-")
+    return SMALLEST_FILE <= int(end, 16) - int(start, 16) <= LARGEST_FILE

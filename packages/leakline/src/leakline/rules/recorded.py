@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
-from leakline.facts import Alive, Finding, Frame, WrongClosed, told
+from leakline.facts import Alive, Finding, Frame, Recorded, WrongClosed, told
 from leakline.rules.observed import Observed
 
 LEAST = 8  # descriptors: fewer are a handful that a program may keep
 KEPT_SHARE = 0.8  # of what a line opened is still open
-STILL_OPENING_SHARE = 0.5  # the last one was opened in the last half of the recording
+RECENT_SHARE = 0.25  # of what is open was opened in the second half of the recording: a pool that is filled is not
+GOING_ON_SHARE = 0.2  # of the time from the first one to the end, the line was opening: a start's burst is over at once
+REPEATED = 3  # by each call path on the average: a start opens once from each place (a pipe makes two)
+MANY = 100  # so many are no start's, from however many call paths
+CLOCK_S = 0.01  # the recording's times are up to a tick of the kernel's clock old
 
 ZMQ_FOREIGN_CLOSE = "zmq.foreign-close"
 _FOREIGN_CAUSE = (
@@ -28,15 +32,23 @@ def growing(observed: Observed) -> list[Finding]:
     recorded = observed.recorded
     if recorded is None or not observed.ended:
         return []
-    return [_growing(each, recorded.seconds) for each in recorded.alive if keeps(each, recorded.seconds)]
+    return [_growing(each, recorded.seconds) for each in recorded.alive if keeps(each, recorded)]
 
 
-def keeps(alive: Alive, seconds: float) -> bool:
-    """Whether a line opened many, closed next to none, and went on until the end: births without deaths."""
+def keeps(alive: Alive, recorded: Recorded) -> bool:
+    """Whether a line opened many, again and again, closed next to none, and went on: births without deaths. What a
+    start opens from here and there, or one loop at once, is no leak, unless the loop ended with the program, or for
+    want of descriptors.
+    """
     origin = alive.origin
-    if origin.count < LEAST or not origin.opened or origin.newest_s is None:
+    if origin.count < LEAST or not origin.opened or origin.newest_s is None or origin.oldest_s is None:
         return False
-    return origin.count >= KEPT_SHARE * origin.opened and origin.newest_s <= (1 - STILL_OPENING_SHARE) * seconds
+    if origin.count < min(REPEATED * origin.stacks, MANY):
+        return False
+    kept = origin.count >= KEPT_SHARE * origin.opened and alive.recent >= RECENT_SHARE * origin.count
+    opening_s = origin.oldest_s - origin.newest_s + CLOCK_S
+    going_on = opening_s >= GOING_ON_SHARE * min(origin.oldest_s, recorded.seconds)
+    return kept and (going_on or recorded.exhausted > 0)
 
 
 def _growing(alive: Alive, seconds: float) -> Finding:
@@ -52,13 +64,15 @@ def _growing(alive: Alive, seconds: float) -> Finding:
             "opened": origin.opened,
             "closed": origin.closed,
             "open_at_the_end": origin.count,
+            "in_the_second_half": alive.recent,
             "seconds": round(seconds, 1),
             **({"failed_with": alive.errors} if alive.errors else {}),
         },
-        cause="It opened them until the end, and closed next to none.",
+        cause="It went on opening them, and closed next to none.",
         remedy=_CLOSE,
         harmless="It is a pool that was still filling when the program ended.",
-        threshold=f"{LEAST} open at least, {KEPT_SHARE:.0%} of all that it opened, the last one in the second half",
+        threshold=f"{LEAST} open at least, {KEPT_SHARE:.0%} of all that it opened, {REPEATED} by each call path (or"
+        f" {MANY}), {RECENT_SHARE:.0%} in the second half, over {GOING_ON_SHARE:.0%} of the time since the first",
         origins=(origin,),
     )
 

@@ -246,25 +246,48 @@ void leakline_recording_fail(const char *because) {
 
 /* --- launch */
 
-/* %p and %t in a path; false: it is too long. */
-static bool expand(const char *pattern, char *path, size_t room) {
-    size_t length = 0;
-    for (; *pattern && length + 24u < room; pattern++) {
-        if (pattern[0] != '%' || (pattern[1] != 'p' && pattern[1] != 't')) {
-            path[length++] = *pattern;
-            continue;
+struct path {
+    char *text;
+    size_t length, room;
+};
+
+static void add(struct path *path, const char *text, size_t length) {
+    if (path->length + length < path->room)
+        memcpy(path->text + path->length, text, length);
+    path->length += length;
+}
+
+static void add_number(struct path *path, uint64_t value) {
+    char digits[24], *digit = digits + sizeof digits;
+    do
+        *--digit = (char)('0' + value % 10u);
+    while (value /= 10u);
+    add(path, digit, (size_t)(digits + sizeof digits - digit));
+}
+
+/* Of a path: %p is the pid, %t its start time in ticks; %c is nothing in the process that was launched, which has no recorded parent, and
+ * .PID-TICKS in those that it starts; %% is a per cent sign. False: the path is too long. */
+static bool expand(const char *pattern, char *text, size_t room) {
+    struct path path = {.text = text, .room = room};
+    for (; *pattern; pattern++) {
+        char code = pattern[0] == '%' ? pattern[1] : '\0';
+        if (code)
+            pattern++;
+        if (code == 'p') {
+            add_number(&path, (uint64_t)leakline_own_pid);
+        } else if (code == 't') {
+            add_number(&path, start_time_ticks());
+        } else if (code != 'c') {
+            add(&path, pattern, 1);
+        } else if (leakline_parent_pid != 0) {
+            add(&path, ".", 1);
+            add_number(&path, (uint64_t)leakline_own_pid);
+            add(&path, "-", 1);
+            add_number(&path, start_time_ticks());
         }
-        char digits[24], *digit = digits + sizeof digits;
-        uint64_t value = *++pattern == 'p' ? (uint64_t)leakline_own_pid : start_time_ticks();
-        do
-            *--digit = (char)('0' + value % 10u);
-        while (value /= 10u);
-        size_t count = (size_t)(digits + sizeof digits - digit);
-        memcpy(path + length, digit, count);
-        length += count;
     }
-    path[length] = '\0';
-    return *pattern == '\0';
+    add(&path, "", 1);
+    return path.length < room;
 }
 
 static void begin_as_asked(void) {

@@ -8,7 +8,7 @@
 
 /* What the environment asked for. */
 struct leakline_asked {
-    char recording[PATH_MAX]; /* "": nothing; %p stands for the pid, %t for the start time in ticks */
+    char recording[PATH_MAX]; /* "": nothing; a pattern: expand() in recorder.c */
     int pid;                  /* 0: any */
     int parent;               /* of the process that called exec; 0: it is nobody's child here */
     bool follow;              /* children are recorded too */
