@@ -23,6 +23,7 @@ from datacenter.errors import DatacenterError, DeadlineError
 UNTYPED = "UNTYPED"
 TICK_S = 0.01
 TICKS = 1000
+SHOWN = 20
 
 
 class Lag:
@@ -54,6 +55,8 @@ class Load:
         self.log = log
         self.counts: Counter[str] = Counter()
         self.latest_s = float("-inf")
+        self.longest_s = 0.0  # of an answered call
+        self.too_late: list[tuple[str, str]] = []  # call, error
         self.open: dict[str, int] = {}  # calls that have not ended
         self.ended_twice = 0
         self.number = 0
@@ -88,10 +91,13 @@ class Load:
         try:
             pid = await future
             outcome = "answered"
+            self.longest_s = max(self.longest_s, loop.time() - due + deadline_s)
             if answer is not None and not answer.done():
                 answer.set_result(pid)
         except DeadlineError as error:
             outcome = "DeadlineError,sent" if error.sent else "DeadlineError,unsent"
+            if len(self.too_late) < SHOWN:
+                self.too_late.append((call, error.message))
         except DatacenterError as error:
             outcome = type(error).__name__
         except Exception as error:
@@ -123,6 +129,8 @@ class Load:
         return {
             "counts": counts,
             "latest_s": self.latest_s,
+            "longest_s": self.longest_s,
+            "too_late": self.too_late,
             "hung": len(self.workers) - self.idle,
             "not_ended": len(self.open),
             "ended_twice": self.ended_twice,

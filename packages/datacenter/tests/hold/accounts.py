@@ -69,3 +69,11 @@ def rest_faults(name: str, told: dict[str, Any]) -> list[str]:
     """What a client at rest must not have."""
     never = ("hung", "not_ended", "ended_twice", "in_flight", "waiting")
     return [f"{name}: {told[what]} calls {what}" for what in never if told[what]]
+
+
+def too_late(told: dict[str, Any], executed: Path) -> list[str]:
+    """The calls that no killed process explains: what the client said of each, and who had it. Nobody's: it was stuck
+    on its way; somebody's: in the queue of a process that lives, or its result was.
+    """
+    by = executions(executed) if told["too_late"] else {}
+    return [f"{call}: {error}; executed by {by.get(call, 'nobody')}" for call, error in told["too_late"]]

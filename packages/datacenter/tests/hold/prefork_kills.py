@@ -14,10 +14,13 @@ import argparse
 import os
 import random
 import signal
+import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import accounts
 from figures import distribution, finish, kinds, kinds_at_rest, ledger_faults, wait_for, wait_for_kinds
@@ -25,6 +28,7 @@ from figures import distribution, finish, kinds, kinds_at_rest, ledger_faults, w
 from datacenter.testing import Launcher, Process, family_of, named
 from leakline import proc
 from leakline.errors import LeaklineError
+from said import said
 
 HERE = Path(__file__).parent
 WORKERS = 2
@@ -56,8 +60,7 @@ class Family:
         self.faults: list[str] = []
 
     def start_client(self, route: str) -> Process:
-        # As in rolling.py: no call may fail for want of a process; that a busy machine is slow is no fault.
-        words = ("--nap-s", "0.02", "--deadline-s", "20", "20", "--methods", "once", "again", "--route", route)
+        words = ("--nap-s", "0.02", "--deadline-s", "10", "10", "--methods", "once", "again", "--route", route)
         return self.launch.python("accounting_client.py", self.broker.address, str(self.logs[route]), *words)
 
     def pid(self, name: str) -> int:
@@ -192,14 +195,14 @@ def check(kills: int, routes: list[str]) -> list[str]:
             before = {name: kinds_at_rest(pid) for name, pid in play.everybody().items()}
             _kills(play, kills)
             for route, told in play.rest().items():
-                print(f"{route}: {told['counts']}, {told['resent']} resent")
-                play.faults += accounts.rest_faults(route, told)
+                print(f"{route}: {told['counts']}, {told['resent']} resent, longest answered {told['longest_s']:.2f} s")
+                play.faults += accounts.rest_faults(route, told) + accounts.too_late(told, executed)
             faults = play.faults + _descriptors(play, before)
             faults += _end(play)
             for client in play.clients.values():
                 client.tell("end")
-                if client.wait() != 0 or client.errors:
-                    faults.append(f"a client said {client.errors[-2000:]}")
+                if client.wait() != 0 or said(client.errors):
+                    faults.append(f"a client said {said(client.errors)[-2000:]}")
             print(f"broker at the end: {kinds(play.broker.pid)}")
         return faults + accounts.faults(accounts.executions(executed), play.logs.values(), LATE_S)
 

@@ -373,24 +373,29 @@ class AsyncClient:
         """
         self._timer = None
         now = self._loop.time()
-        for pending in [pending for pending in self._in_flight if pending.deadline <= now]:
-            if not pending.future.done():
-                self._counts["deadlines"] += 1
-            self._fail(pending, self._too_late(pending))
+        sent_to: dict[int, str] = {}
         for peer in self._routes.peers.all():
             for number in [number for number, pending in peer.pending.items() if pending.deadline <= now]:
                 del peer.pending[number]
+                sent_to[number] = peer.endpoint
             self._routes.peers.end_if_idle(peer.endpoint)
+        for pending in [pending for pending in self._in_flight if pending.deadline <= now]:
+            if not pending.future.done():
+                self._counts["deadlines"] += 1
+            self._fail(pending, self._too_late(pending, sent_to.get(pending.id, "")))
         for route in self._by_name.values():
             route.forget_ended()
         if self._in_flight:
             # Not sooner than SWEEP_S: each look goes over all calls in flight.
             self._set_timer(max(now + SWEEP_S, min(pending.deadline for pending in self._in_flight)))
 
-    def _too_late(self, pending: Pending) -> DatacenterError:
+    def _too_late(self, pending: Pending, sent_to: str = "") -> DatacenterError:
         if pending.sent:
+            where = f" to {sent_to}" if sent_to else ""
             return DeadlineError(
-                f"{pending.target} was sent but not answered by its deadline", "It may have been executed.", sent=True
+                f"{pending.target} was sent{where} but not answered by its deadline",
+                "It may have been executed.",
+                sent=True,
             )
         return self._routes.why_unsent(pending.target, self._loop.time() - pending.made)
 
