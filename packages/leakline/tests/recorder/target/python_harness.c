@@ -64,6 +64,12 @@ uint32_t leakline_code(uintptr_t address, const struct leakline_code_text *text)
     return number;
 }
 
+const char *leakline_code_stored(uint32_t number, uint32_t lengths[3]) {
+    const struct code *code = &codes[number - 1];
+    lengths[0] = code->text.file_length, lengths[1] = code->text.name_length, lengths[2] = code->text.lines_length;
+    return code->bytes;
+}
+
 EXPORT const struct leakline_code_text *code_text(uint32_t number) { return number && number <= code_count ? &codes[number - 1].text : NULL; }
 EXPORT uint32_t code_calls(void) { return called; }
 EXPORT void prepare(void) { leakline_python_prepare(); }

@@ -1,11 +1,10 @@
 /* Code objects by content: a walk meets the same few again and again, so their numbers are kept by address, and each hit is proved.
  *
- * An address proves nothing: a program that compiles and drops functions in a loop gets the same blocks from CPython's allocator
- * again, for the code object as for its name, file and line table. So a hit needs the same content, too. Of file and name: the hash that
- * CPython keeps with a string (keyed, 64 bits, of all characters), or where it has none yet a digest of the characters. Of the rest: a
- * digest of the first line and the line table. A table longer than DIGEST_WHOLE bytes (the module of a large file) counts with its length
- * and both its ends: an edited and recompiled module at the very same four addresses, with the same name, first line and length of table,
- * that differs only in the middle would show the lines of its earlier version. A wrong name takes a collision of 64 bits.
+ * An address proves nothing: a program that compiles and drops functions in a loop gets the same blocks from CPython's allocator again, for the
+ * code object as for its name, file and line table. So a hit needs the same content, too: the bytes of all three are compared with what the
+ * recording has. A table longer than LINES_WHOLE (the module of a large file) counts with its length and both its ends: an edited and recompiled
+ * module at the very same four addresses, with the same name, first line and length of table, that differs only in the middle would show the
+ * lines of its earlier version.
  */
 #include "python_code.h"
 
@@ -13,51 +12,23 @@
 
 #include "recording.h"
 
-enum { KEPT = 1024, FILE_CHARACTERS = 4096, NAME_CHARACTERS = 1024, LINES_BYTES = 1 << 20, DIGEST_WHOLE = 512, DIGEST_END = 128 };
+enum { KEPT = 1024, FILE_CHARACTERS = 4096, NAME_CHARACTERS = 1024, LINES_BYTES = 1 << 20, LINES_WHOLE = 4096 };
 
-/* What is compared: the addresses of the four objects, and what is in them. */
-enum { CODE, FILE_NAME, NAME, LINES, FILE_CONTENT, NAME_CONTENT, LINES_CONTENT, WORDS };
-
-/* One cache line. Written rarely, read always: a sequence lock, so that a reader needs no atomic operation but loads. */
-struct kept {
-    atomic_uint sequence; /* odd while somebody writes */
-    atomic_uint number;
-    _Atomic uint64_t proof[WORDS];
+/* The code object and what it refers to; the shapes of these (length, kind), the first line; where the bytes are: in the recording all three one
+ * after the other, and in each object. */
+enum {
+    CODE, FILE_NAME, NAME, LINES, FILE_SHAPE, NAME_SHAPE, LINES_SHAPE, FIRST_LINE, RECORDING,
+    STORED, FILE_START, FILE_SIZE, NAME_START, NAME_SIZE, LINES_SIZE, WORDS
 };
-static _Alignas(64) struct kept kept[KEPT];
+
+/* Written rarely, read always: a sequence lock, so that a reader needs no atomic operation but loads. */
+struct kept {
+    _Alignas(64) atomic_uint sequence; /* odd while somebody writes */
+    atomic_uint number;
+    _Atomic uint64_t words[WORDS];
+};
+static struct kept kept[KEPT];
 static _Atomic uint32_t recording = 1; /* counts them: numbers of an earlier one are no hit */
-
-static uint64_t mix(uint64_t a, uint64_t b) {
-    __uint128_t product = (__uint128_t)a * b;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
-}
-
-static uint64_t load(const unsigned char *bytes) {
-    uint64_t word;
-    memcpy(&word, bytes, sizeof word);
-    return word;
-}
-
-/* Two multiplications a round that do not wait for each other; the end is read as the last 32 bytes, overlapping. */
-static uint64_t digest(const void *data, size_t size, uint64_t seed) {
-    const uint64_t k0 = 0xa0761d6478bd642full, k1 = 0xe7037ed1a0b428dbull;
-    const unsigned char *bytes = data;
-    uint64_t a = seed ^ k0, b = size ^ k1;
-    if (size < 32) {
-        unsigned char end[32] = {0};
-        memcpy(end, bytes, size);
-        a = mix(a ^ load(end), k0 ^ load(end + 8));
-        b = mix(b ^ load(end + 16), k1 ^ load(end + 24));
-        return mix(a ^ k1, b ^ k0);
-    }
-    for (size_t i = 0; i + 32 < size; i += 32) {
-        a = mix(a ^ load(bytes + i), k0 ^ load(bytes + i + 8));
-        b = mix(b ^ load(bytes + i + 16), k1 ^ load(bytes + i + 24));
-    }
-    a = mix(a ^ load(bytes + size - 32), k0 ^ load(bytes + size - 24));
-    b = mix(b ^ load(bytes + size - 16), k1 ^ load(bytes + size - 8));
-    return mix(a ^ k1, b ^ k0);
-}
 
 struct text {
     uintptr_t start;
@@ -88,124 +59,137 @@ static bool read_text(const struct leakline_python *python, struct leakline_read
     return leakline_readable(reading, text->start, size_of(text));
 }
 
-/* False: it cannot be read. */
-static bool prove_text(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t object, uint64_t *content) {
-    const unsigned hash = python->layout.text_length + 8u;
-    if (!leakline_readable(reading, object, hash + 8))
-        return false;
-    *content = leakline_word(object, hash);
-    if (*content != UINT64_MAX)
-        return true;
-    struct text text;
-    if (!read_text(python, reading, object, FILE_CHARACTERS, &text))
-        return false;
-    *content = digest((const void *)text.start, size_of(&text), text.length | (uint64_t)text.kind << 32);
-    return true;
-}
-
 /* A table that is too long for the recording counts as none: part of it would give wrong lines. */
-static bool read_lines(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t object, uint32_t *length) {
+static bool read_lines(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t object, uint32_t *length, bool *cut) {
     const struct leakline_python_layout *layout = &python->layout;
-    if (!leakline_readable(reading, object, layout->bytes_data))
+    if (!leakline_readable(reading, object, layout->bytes_data) ||
+        leakline_word(object, layout->object_type) != (uintptr_t)python->names.bytes_type)
         return false;
     uintptr_t bytes = leakline_word(object, layout->bytes_length);
-    *length = (uint32_t)(bytes > LINES_BYTES ? 0 : bytes);
+    *cut = bytes > LINES_BYTES;
+    *length = *cut ? 0 : (uint32_t)bytes;
     return leakline_readable(reading, object + layout->bytes_data, *length);
 }
 
-static bool prove_lines(const struct leakline_python *python, struct leakline_reading *reading, const uint64_t *proof, uint64_t *content) {
-    uint32_t length;
-    if (!read_lines(python, reading, proof[LINES], &length))
-        return false;
-    const unsigned char *lines = (const unsigned char *)(proof[LINES] + python->layout.bytes_data);
-    uint64_t seed = (uint64_t)atomic_load_explicit(&recording, memory_order_relaxed) << 32;
-    seed ^= leakline_half(proof[CODE], python->layout.code_first_line);
-    if (length > DIGEST_WHOLE) {
-        seed = digest(lines, DIGEST_END, seed ^ (uint64_t)length << 16);
-        lines += length - DIGEST_END;
-        length = DIGEST_END;
-    }
-    *content = digest(lines, length, seed);
-    return true;
+/* Length, kind and whatever else is in the same word: that may change, and is then looked at anew. */
+static uint64_t shape_of(const struct leakline_python_layout *layout, uintptr_t text) {
+    return leakline_word(text, layout->text_length) ^ (uint64_t)leakline_half(text, layout->text_state) << 32;
 }
 
-static bool prove(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t code, uint64_t *proof) {
-    const struct leakline_python_layout *layout = &python->layout;
-    if (!leakline_readable(reading, code, layout->code_lines + sizeof(uintptr_t)) ||
-        leakline_word(code, layout->object_type) != (uintptr_t)python->names.code_type)
-        return false;
-    proof[CODE] = code;
-    proof[FILE_NAME] = leakline_word(code, layout->code_file);
-    proof[NAME] = leakline_word(code, layout->code_name);
-    proof[LINES] = leakline_word(code, layout->code_lines);
-    if (proof[FILE_NAME] != reading->file) {
-        if (!prove_text(python, reading, proof[FILE_NAME], &reading->file_content))
-            return false;
-        reading->file = proof[FILE_NAME];
-    }
-    proof[FILE_CONTENT] = reading->file_content;
-    return prove_text(python, reading, proof[NAME], &proof[NAME_CONTENT]) &&
-           prove_lines(python, reading, proof, &proof[LINES_CONTENT]);
-}
-
-static uint32_t number_of(const struct leakline_python *python, struct leakline_reading *reading, const uint64_t *proof) {
+/* The number of a code object that is not kept, and what is to be kept of it; STORED is 0 if it cannot be. */
+static uint32_t number_of(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t code, uint64_t *words) {
     static const uint32_t file_kind[] = {[1] = LEAKLINE_TEXT_FILE_LATIN1, [2] = LEAKLINE_TEXT_FILE_UCS2, [4] = LEAKLINE_TEXT_FILE_UCS4};
     static const uint32_t name_kind[] = {[1] = LEAKLINE_TEXT_NAME_LATIN1, [2] = LEAKLINE_TEXT_NAME_UCS2, [4] = LEAKLINE_TEXT_NAME_UCS4};
+    const struct leakline_python_layout *layout = &python->layout;
+    const uintptr_t file_at = leakline_word(code, layout->code_file), name_at = leakline_word(code, layout->code_name);
+    const uintptr_t lines_at = leakline_word(code, layout->code_lines);
+    const uint64_t current = atomic_load_explicit(&recording, memory_order_relaxed); /* before it is numbered */
     struct text file, name;
-    uint32_t lines_length;
-    if (!read_text(python, reading, proof[FILE_NAME], FILE_CHARACTERS, &file) ||
-        !read_text(python, reading, proof[NAME], NAME_CHARACTERS, &name) || !read_lines(python, reading, proof[LINES], &lines_length) ||
-        leakline_word(proof[LINES], python->layout.object_type) != (uintptr_t)python->names.bytes_type)
+    uint32_t length, stored[3];
+    bool cut;
+    if (!read_text(python, reading, file_at, FILE_CHARACTERS, &file) || !read_text(python, reading, name_at, NAME_CHARACTERS, &name) ||
+        !read_lines(python, reading, lines_at, &length, &cut))
         return 0;
-    const bool cut = file.cut || name.cut || leakline_word(proof[LINES], python->layout.bytes_length) != lines_length;
     const struct leakline_code_text text = {
         .file = (const char *)file.start,
         .name = (const char *)name.start,
         .file_length = size_of(&file),
         .name_length = size_of(&name),
-        .first_line = leakline_half(proof[CODE], python->layout.code_first_line),
+        .first_line = leakline_half(code, layout->code_first_line),
         .python_version = python->version,
-        .lines = (const unsigned char *)(proof[LINES] + python->layout.bytes_data),
-        .lines_length = lines_length,
-        .flags = file_kind[file.kind] | name_kind[name.kind] | (cut ? LEAKLINE_TEXT_CUT : 0),
+        .lines = (const unsigned char *)(lines_at + layout->bytes_data),
+        .lines_length = length,
+        .flags = file_kind[file.kind] | name_kind[name.kind] | (file.cut || name.cut || cut ? LEAKLINE_TEXT_CUT : 0),
     };
-    return leakline_code(proof[CODE], &text);
+    const uint32_t number = leakline_code(code, &text);
+    const char *bytes = number ? leakline_code_stored(number, stored) : NULL;
+    if (bytes && (stored[0] != text.file_length || stored[1] != text.name_length || stored[2] != length))
+        bytes = NULL; /* cut by the recording: nothing to compare with */
+    memcpy(words,
+           (const uint64_t[WORDS]){[CODE] = code, [FILE_NAME] = file_at, [NAME] = name_at, [LINES] = lines_at,
+                                   [FILE_SHAPE] = shape_of(layout, file_at), [NAME_SHAPE] = shape_of(layout, name_at),
+                                   [LINES_SHAPE] = leakline_word(lines_at, layout->bytes_length), [FIRST_LINE] = text.first_line,
+                                   [RECORDING] = current, [STORED] = (uintptr_t)bytes, [FILE_START] = file.start,
+                                   [FILE_SIZE] = text.file_length, [NAME_START] = name.start, [NAME_SIZE] = text.name_length,
+                                   [LINES_SIZE] = length},
+           WORDS * sizeof *words);
+    return number;
 }
 
-static uint32_t look_up(struct kept *slot, const uint64_t *proof) {
-    uint64_t different = 0;
+static bool same_bytes(struct leakline_reading *reading, uintptr_t start, const char *stored, size_t size) {
+    if (reading->careful && !leakline_python_probe(reading, start, size))
+        return false;
+    return memcmp((const void *)start, stored, size) == 0;
+}
+
+static bool same_lines(struct leakline_reading *reading, uintptr_t start, const char *stored, size_t size) {
+    if (size <= LINES_WHOLE)
+        return same_bytes(reading, start, stored, size);
+    const size_t end = LINES_WHOLE / 2;
+    return same_bytes(reading, start, stored, end) && same_bytes(reading, start + size - end, stored + size - end, end);
+}
+
+static uint64_t kept_word(const _Atomic uint64_t *word) { return atomic_load_explicit(word, memory_order_relaxed); }
+
+/* The number, if it is this code object that is kept in the slot. Its address is known to be readable; those that it refers to are where they were
+ * when they were. */
+static uint32_t look_up(const struct leakline_python *python, struct leakline_reading *reading, struct kept *slot, uintptr_t code) {
+    const struct leakline_python_layout *layout = &python->layout;
     unsigned sequence = atomic_load_explicit(&slot->sequence, memory_order_acquire);
     uint32_t number = atomic_load_explicit(&slot->number, memory_order_relaxed);
-#pragma GCC unroll 8
-    for (int i = 0; i < WORDS; i++)
-        different |= atomic_load_explicit(&slot->proof[i], memory_order_relaxed) ^ proof[i];
+    uint64_t file = kept_word(&slot->words[FILE_NAME]), name = kept_word(&slot->words[NAME]), lines = kept_word(&slot->words[LINES]);
+    uint64_t different = kept_word(&slot->words[CODE]) ^ code;
+    different |= file ^ leakline_word(code, layout->code_file);
+    different |= name ^ leakline_word(code, layout->code_name);
+    different |= lines ^ leakline_word(code, layout->code_lines);
+    different |= kept_word(&slot->words[FIRST_LINE]) ^ leakline_half(code, layout->code_first_line);
+    different |= kept_word(&slot->words[RECORDING]) ^ atomic_load_explicit(&recording, memory_order_relaxed);
+    if (different || sequence & 1)
+        return 0;
+    if (reading->careful && (!leakline_readable(reading, file, layout->text_compact) || !leakline_readable(reading, name, layout->text_compact) ||
+                             !leakline_readable(reading, lines, layout->bytes_data)))
+        return 0;
+    different = kept_word(&slot->words[FILE_SHAPE]) ^ shape_of(layout, file);
+    different |= kept_word(&slot->words[NAME_SHAPE]) ^ shape_of(layout, name);
+    different |= kept_word(&slot->words[LINES_SHAPE]) ^ leakline_word(lines, layout->bytes_length);
+    uint64_t file_start = kept_word(&slot->words[FILE_START]), name_start = kept_word(&slot->words[NAME_START]);
+    uint64_t file_size = kept_word(&slot->words[FILE_SIZE]), name_size = kept_word(&slot->words[NAME_SIZE]);
+    uint64_t lines_size = kept_word(&slot->words[LINES_SIZE]);
+    const char *stored = (const char *)kept_word(&slot->words[STORED]);
     atomic_thread_fence(memory_order_acquire);
-    return !different && !(sequence & 1) && atomic_load_explicit(&slot->sequence, memory_order_relaxed) == sequence ? number : 0;
+    if (different || atomic_load_explicit(&slot->sequence, memory_order_relaxed) != sequence)
+        return 0;
+    return same_bytes(reading, name_start, stored + file_size, name_size) && same_bytes(reading, file_start, stored, file_size) &&
+                   same_lines(reading, lines + layout->bytes_data, stored + file_size + name_size, lines_size)
+               ? number
+               : 0;
 }
 
 /* Gives up if somebody else writes the slot: another thread, or the code that this signal handler interrupted. */
-static void keep(struct kept *slot, const uint64_t *proof, uint32_t number) {
+static void keep(struct kept *slot, const uint64_t *words, uint32_t number) {
     unsigned sequence = atomic_load_explicit(&slot->sequence, memory_order_relaxed);
     if (sequence & 1 || !atomic_compare_exchange_strong(&slot->sequence, &sequence, sequence + 1))
         return;
     atomic_thread_fence(memory_order_release);
     atomic_store_explicit(&slot->number, number, memory_order_relaxed);
     for (int i = 0; i < WORDS; i++)
-        atomic_store_explicit(&slot->proof[i], proof[i], memory_order_relaxed);
+        atomic_store_explicit(&slot->words[i], words[i], memory_order_relaxed);
     atomic_store_explicit(&slot->sequence, sequence + 2, memory_order_release);
 }
 
 uint32_t leakline_python_code(const struct leakline_python *python, struct leakline_reading *reading, uintptr_t code) {
-    uint64_t proof[WORDS];
-    if (!prove(python, reading, code, proof))
+    const struct leakline_python_layout *layout = &python->layout;
+    if (!leakline_readable(reading, code, layout->code_lines + sizeof(uintptr_t)) ||
+        leakline_word(code, layout->object_type) != (uintptr_t)python->names.code_type)
         return 0;
     struct kept *slot = &kept[(code >> 4 ^ code >> 14) % KEPT];
-    uint32_t number = look_up(slot, proof);
+    uint32_t number = look_up(python, reading, slot, code);
     if (number)
         return number;
-    number = number_of(python, reading, proof);
-    if (number)
-        keep(slot, proof, number);
+    uint64_t words[WORDS];
+    number = number_of(python, reading, code, words);
+    if (number && words[STORED])
+        keep(slot, words, number);
     return number;
 }
 

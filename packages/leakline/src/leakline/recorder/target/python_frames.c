@@ -246,7 +246,6 @@ void leakline_python(struct leakline_origin *origin) {
         return;
     struct leakline_reading reading;
     reading.careful = false;
-    reading.file = 0;
     bool broken = false;
     uintptr_t thread = own_thread(python, &reading, &broken);
     if (thread)

@@ -16,8 +16,6 @@ enum { LEAKLINE_PAGE = 4096, LEAKLINE_PROBED_PAGES = 32 };
 
 struct leakline_reading {
     bool careful;
-    uintptr_t file;        /* the string that was proved last as a file's name (python_code.c), and its content: most callers are */
-    uint64_t file_content; /* in the same file */
     uintptr_t probed[LEAKLINE_PROBED_PAGES]; /* pages that could be read, each at its number modulo the room; only set if careful */
 };
 

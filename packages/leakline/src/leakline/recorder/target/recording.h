@@ -96,5 +96,7 @@ enum { LEAKLINE_TEXT_FILE_LATIN1 = 1, LEAKLINE_TEXT_NAME_LATIN1 = 2, LEAKLINE_TE
 /* Number of a code object with this content: 1 or more; 0 when there is no room (counted). `address` is only a hint for a quick look: the content
  * is compared, as an address may be another object's by now. */
 uint32_t leakline_code(uintptr_t address, const struct leakline_code_text *text);
+/* Its content as it is kept: file, name and lines one after the other, of these lengths. Stays where it is while the recording does. */
+const char *leakline_code_stored(uint32_t code, uint32_t lengths[3]);
 
 #endif

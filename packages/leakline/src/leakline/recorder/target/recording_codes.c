@@ -127,3 +127,9 @@ uint32_t leakline_code(uintptr_t address, const struct leakline_code_text *given
     __atomic_store_n(hint, code, __ATOMIC_RELEASE);
     return code;
 }
+
+const char *leakline_code_stored(uint32_t code, uint32_t lengths[3]) {
+    const struct leakline_code_record *record = record_at(code);
+    lengths[0] = record->file_length, lengths[1] = record->name_length, lengths[2] = record->lines_length;
+    return leakline_recording.base + LEAKLINE_TEXT_AT + record->text;
+}
