@@ -42,7 +42,8 @@ def attach(
 ) -> None:
     """Record a running process for a while, then leave it as it was.
 
-    One of its threads stands still for some milliseconds at the beginning and at the end, while it waits anyway. Ends
+    One of its threads stands still for some milliseconds at the beginning and at the end, while it waits anyway; all
+    of them for a tenth of a second, and by gdb, if none ever waits. Ends
     early at Ctrl-C, at the first EMFILE or ENFILE, beyond --threshold, and with the process. What was open before has
     no line: it is counted by kind. A process that was launched under the recorder is only read.
 
@@ -83,6 +84,11 @@ def _say(attached: Attached) -> None:
         text = f"process {attached.pid} was launched under the recorder: reading what it has recorded"
     elif attached.found:
         text = f"process {attached.pid} is being recorded since an earlier attachment: reading that, then ending it"
+    elif attached.by_gdb:
+        text = (
+            f"attached to process {attached.pid} by gdb, as no thread of it waits; all its threads stood still for"
+            f" {attached.held_s * 1000:.0f} ms"
+        )
     else:
         text = f"attached to process {attached.pid}; one thread stood still for {attached.held_s * 1000:.1f} ms"
     print(printable(text), file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from errno import EALREADY
 from pathlib import Path
 
 from leakline.errors import LeaklineError, NoSuchProcessError
-from leakline.recorder import ptrace
+from leakline.recorder import gdb, ptrace
 from leakline.recorder.attachable import LAUNCH, AttachError, Target, examine, refused
 from leakline.recorder.exports import Exports
 from leakline.recorder.ptrace import Called, Loaded, Status
@@ -32,13 +32,16 @@ class Attached:
     """A process that is being recorded. Use as a context manager, or call `detach`. Not thread-safe.
 
     `launched`: it was launched under the recorder, so it is only read here, and goes on being recorded. `held_s`: how
-    long its thread stood still; `waited_s`: for a processor, of the last time that it did. The recording can be read
-    after the process has ended, until `close`.
+    long its thread stood still (`by_gdb`: all its threads); `waited_s`: for a processor, of the last time that it did.
+    The recording can be read after the process has ended, until `close`.
     """
 
-    def __init__(self, pid: int, path: Path, *, found: bool, held_s: float, waited_s: float = 0.0) -> None:
+    def __init__(
+        self, pid: int, path: Path, *, found: bool, held_s: float, waited_s: float = 0.0, by_gdb: bool = False
+    ) -> None:
         self.pid, self.path, self.held_s = pid, path, held_s
         self.waited_s = waited_s
+        self.by_gdb = by_gdb
         self.found = found
         self._started = start_time_ticks(pid)
         self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -116,7 +119,7 @@ def attach(pid: int) -> Attached:
         if library := _recorder_in(examine(pid)):
             _call(target, library, _END)
         raise AttachError(f"process {pid} could not write its recording where it can be read", "attach as root")
-    return Attached(pid, found, found=False, held_s=called.stopped_s, waited_s=called.waited_s)
+    return Attached(pid, found, found=False, held_s=called.stopped_s, waited_s=called.waited_s, by_gdb=called.by_gdb)
 
 
 def _path_for(target: Target) -> str | None:
@@ -136,8 +139,23 @@ def _recorder_in(target: Target) -> Loaded | None:
 
 def _call(target: Target, library: Loaded, name: str, argument: str | None = None) -> Called:
     function = ptrace.symbols(target.pid, library, name)[name]
-    called = ptrace.call(target.pid, target.loader, function, argument, suspend_seccomp=target.seccomp_filter)
-    return _checked(target, called)
+    return _checked(target, _run(target, function, argument))
+
+
+def _run(target: Target, function: int, argument: str | None, library_path: str | None = None) -> Called:
+    """By ptrace; by gdb where no thread ever enters a system call. A seccomp filter would see gdb's calls."""
+    called = ptrace.call(
+        target.pid,
+        target.loader,
+        function,
+        argument,
+        library_path=library_path,
+        suspend_seccomp=target.seccomp_filter,
+    )
+    if called.status is Status.NO_SAFE_POINT and not target.seccomp_filter and gdb.installed():
+        libraries = tuple(ptrace.loaded(target.pid))
+        return gdb.call(target.pid, target.loader, libraries, function, argument, library_path=library_path)
+    return called
 
 
 def _load(target: Target, path: str | None) -> Called:
@@ -169,9 +187,7 @@ def _load(target: Target, path: str | None) -> Called:
 
 def _open(target: Target, library: str, path: str | None) -> Called:
     function = Exports.in_file(RECORDER).symbols([_BEGIN])[_BEGIN]
-    return ptrace.call(
-        target.pid, target.loader, function, path, library_path=library, suspend_seccomp=target.seccomp_filter
-    )
+    return _run(target, function, path, library)
 
 
 def _checked(target: Target, called: Called) -> Called:
@@ -189,6 +205,9 @@ def _error(target: Target, called: Called) -> LeaklineError:
             hint = f"only root can set its seccomp filter aside meanwhile: sudo leakline attach {target.pid}"
             return AttachError(what, hint)
         return refused(target.pid, os.strerror(called.error))
+    if called.status is Status.NO_SAFE_POINT and not called.by_gdb and not target.seccomp_filter:
+        hint = "gdb can stop a thread that only computes: install it (Debian: apt install gdb) and try again"
+        return AttachError(what, f"{hint}, or {LAUNCH}")
     if called.status is Status.NO_SAFE_POINT:
         return AttachError(what, f"try again when it is less busy, or {LAUNCH}")
     return AttachError(what, LAUNCH)

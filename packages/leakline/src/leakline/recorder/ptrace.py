@@ -82,7 +82,9 @@ class CRemote(ctypes.Structure):
 
 
 class Called(msgspec.Struct, frozen=True):
-    """What came of a call. `result` is what the function returned; `stopped_s`: how long one thread stood still."""
+    """What came of a call. `result` is what the function returned; `stopped_s`: how long one thread stood still, and
+    all of them where gdb made it.
+    """
 
     status: Status
     result: int
@@ -93,9 +95,17 @@ class Called(msgspec.Struct, frozen=True):
     tid: int
     system_call: int
     entered: bool
+    by_gdb: bool = False
 
     def why(self) -> str:
         """Why it was not done, in words."""
+        if self.by_gdb and self.status is Status.NO_SAFE_POINT:
+            return (
+                "none of its threads enters a system call, and whenever gdb stopped it, malloc, the loader or something"
+                " unknown was on each stack"
+            )
+        if self.by_gdb and self.message:
+            return f"gdb says: {self.message}"
         match self.status:
             case Status.REFUSED:
                 return f"ptrace was refused ({os.strerror(self.error)})"

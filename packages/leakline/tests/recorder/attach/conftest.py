@@ -16,7 +16,7 @@ LIBRARY = ("-shared", "-fPIC", "-fvisibility=default")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the programs of this folder, `called.so`, and libraries that open descriptors."""
     folder = tmp_path_factory.mktemp("attach")
-    for name in ("waits", "busy"):
+    for name in ("waits", "busy", "spin"):
         compile_c(HERE / f"{name}.c", folder / name)
     compile_c(HERE / "imports.c", folder / "imports", "-fno-plt", "-Wl,-z,now", "-Wl,-z,relro", "-fPIE", "-pie")
     compile_c(HERE / "called.c", folder / "called.so", "-shared", "-fPIC", "-fvisibility=hidden")
