@@ -80,6 +80,19 @@ def waits() -> Iterator[None]:
     inside.close()
 
 
+def walks(name: str) -> Iterator[str]:
+    for each in os.scandir("/usr"):
+        NUMBERS[name] = next(number for number in range(3, 999) if to(number) == "/usr")
+        yield each.name
+
+
+def to(number: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except FileNotFoundError:
+        return ""
+
+
 def encloses() -> Callable[[], Any]:
     enclosed = socket.socket()
     NUMBERS["closure"] = enclosed.fileno()
@@ -100,10 +113,13 @@ RECEIVER, SENDER = multiprocessing.connection.Pipe()
 NUMBERS["connection"] = RECEIVER.fileno()
 GENERATOR = waits()
 next(GENERATOR)
+WALK = walks("scandir")
+next(WALK)
 CLOSURE = encloses()
 HOSTILE = Hostile()
 NUMBERS["hostile"] = socket.socket.fileno(HOSTILE)
 NUMBERS["number"] = os.open("/etc/passwd", os.O_RDONLY)
+NUMBERS["directory"] = os.open("/etc", os.O_RDONLY)
 NUMBERS["detached"] = socket.socket().detach()
 cycle()
 long_cycle()

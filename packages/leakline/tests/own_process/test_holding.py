@@ -33,12 +33,14 @@ EXPECTED = {
     "untracked": ("retained", "select.epoll", None),
     "connection": ("retained", "multiprocessing.connection.Connection", ["global RECEIVER of module __main__"]),
     "generator": ("retained", "socket.socket", None),
+    "scandir": ("retained", "posix.ScandirIterator", None),
     "closure": ("retained", "socket.socket", None),
     "local": ("retained", "socket.socket", ["a local variable of a running function, or C code"]),
     "local cycle": ("retained", "socket.socket", ["attribute _socket of __main__.Client", "a local variable"]),
     "cycle": ("garbage", "socket.socket", None),
     "long cycle": ("garbage", "socket.socket", None),
     "number": ("lost", "", []),
+    "directory": ("lost", "", []),
     "detached": ("lost", "", []),
     "frozen": ("retained", "socket.socket", ["item of a list of 1", "global FROZEN of module __main__"]),
     "hostile": ("retained", "__main__.Hostile", ["global HOSTILE of module __main__"]),
@@ -98,6 +100,15 @@ def test_what_is_closed_or_unknown_has_no_holder() -> None:
     found, incomplete = held([100_000])
     assert [each["state"] for each in found] == ["lost"]
     assert incomplete == []
+
+
+def test_directories_that_a_running_function_goes_through_are_not_called_lost(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for _ in os.scandir(tmp_path):  # the iterator is on the stack of this frame alone
+        numbers = [int(path.name) for path in Path("/proc/self/fd").iterdir() if path.resolve() == tmp_path]
+        found, incomplete = held(numbers)
+    assert [each["state"] for each in found] == ["unknown"]
+    assert incomplete == ["who holds 1 directories: iterators of a running function, or C code"]
 
 
 def test_without_time_nothing_is_claimed() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from leakline.own_process.holding import Roots, holding, references
-from leakline.own_process.owners import owners, type_name
+from leakline.own_process.owners import opened_by_opendir, owners, type_name
 
 BUDGET_S = 1.0  # of processor time: what other threads wait for at most
 MOST = 40  # owners whose holders are sought, the newest ones: those of a leak are held alike
@@ -36,17 +36,19 @@ def held(
     own_references = references(found[-1], roots, expired, ours)
     told: list[dict[str, Any]] = []
     asked = sorted(numbers)[-MOST:]
+    unasked = opened_by_opendir([number for number in asked if number not in found])
     for number in asked:
         if number not in found:
-            told.append(
-                {"number": number, "state": "unknown" if late else "lost", "type": "", "chain": (), "module": ""}
-            )
+            state = "unknown" if late or number in unasked else "lost"
+            told.append({"number": number, "state": state, "type": "", "chain": (), "module": ""})
             continue
         state, chain, module = holding(found[number], roots, expired, ours, own_references)
         kind = type_name(type(found[number]))
         told.append({"number": number, "state": state, "type": kind, "chain": chain, "module": module})
-    unknown = sum(each["state"] == "unknown" for each in told)
+    unknown = sum(each["state"] == "unknown" and each["number"] not in unasked for each in told)
     incomplete = [f"who holds {unknown} descriptors: there was no time to look at all objects"] if unknown else []
+    if unasked:
+        incomplete.append(f"who holds {len(unasked)} directories: iterators of a running function, or C code")
     if len(asked) < len(numbers):
         incomplete.append(f"who holds {len(numbers) - len(asked)} more: only the {MOST} highest numbers were asked for")
     return told, incomplete

@@ -8,6 +8,7 @@ type is asked for by `type()`, never by `isinstance`, which a class can answer i
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 Reader = Callable[[Any], "int | None"]
 _BATCH = 2_000  # containers whose contents are asked for at once
+_OPENDIR = os.O_DIRECTORY | os.O_NONBLOCK
 _UNTRACKED = (dict, tuple)  # the collector lets go of those whose contents it does not know either
 _NAMES_OF: Any = type.__dict__["__dict__"]
 GLOBALS: Any = vars(ModuleType)["__dict__"]  # the member itself: a lazy module loads itself when it is asked
@@ -26,13 +28,19 @@ def owners(numbers: Collection[int], expired: Callable[[], bool]) -> dict[int, A
     """The object that closes each of these when it is closed or freed; numbers without one are left out.
 
     Looks at what the garbage collector knows, and at what that refers to: an epoll object is not known to it. What
-    gc.freeze() has put aside is sought from the modules.
+    gc.freeze() has put aside is sought from the modules. An iterator of os.scandir() cannot be asked for its number:
+    directories that opendir() opened, and these iterators, are paired in any order.
     """
     wanted = set(numbers)
     found: dict[int, Any] = {}
+    iterators: dict[int, Any] = {}
     readers = Readers()
+    scandir = _scandir()
 
     def ask(each: Any) -> None:
+        if type(each) is scandir:
+            iterators[id(each)] = each
+            return
         reader = readers.of(type(each))
         if reader is not None and (number := reader(each)) in wanted:
             found.setdefault(number, each)
@@ -50,7 +58,30 @@ def owners(numbers: Collection[int], expired: Callable[[], bool]) -> dict[int, A
     if gc.get_freeze_count() and found.keys() != wanted:
         for each, _ in below_modules(expired):
             ask(each)
+    found.update(zip(sorted(opened_by_opendir(wanted - found.keys())), iterators.values(), strict=False))
     return found
+
+
+def opened_by_opendir(numbers: Collection[int]) -> set[int]:
+    """Those of this process's descriptors that have the flags of opendir(3), which nobody else gives a directory. They
+    are never bare numbers of Python code: they belong to an iterator of os.scandir(), or to C code.
+    """
+    return {number for number in numbers if _flags(number) & _OPENDIR == _OPENDIR}
+
+
+def _flags(number: int) -> int:
+    """As open(2) had them; 0 of what is not open."""
+    try:
+        with open(f"/proc/self/fdinfo/{number}", encoding="ascii", errors="replace") as file:
+            return next((int(line.split()[1], 8) for line in file if line.startswith("flags:")), 0)
+    except OSError:
+        return 0
+
+
+def _scandir() -> type:
+    """The type of os.scandir()'s iterators, which has no name in any module."""
+    with os.scandir("/proc/self/fdinfo") as iterator:
+        return type(iterator)
 
 
 def below_modules(expired: Callable[[], bool]) -> Iterator[tuple[Any, Any]]:
