@@ -284,6 +284,7 @@ class Recorded(msgspec.Struct, frozen=True):
 
     `older`: open before the recording began, by kind. `inherited`: from the process that forked this one. `outside`:
     opened by something that does not go through the C library (io_uring, a static runtime), by kind.
+    `come_and_go`: the stacks that opened most of what is closed again.
     `incomplete`: in words, what was not recorded.
     """
 
@@ -298,6 +299,7 @@ class Recorded(msgspec.Struct, frozen=True):
     inherited: dict[str, int] = {}
     outside: dict[str, int] = {}
     wrong_closes: tuple[WrongClosed, ...] = ()
+    come_and_go: tuple[Origin, ...] = ()
     exhausted: int = 0  # how often the kernel said EMFILE or ENFILE
     exhausted_error: str = ""
     exhausted_at: tuple[Frame, ...] = ()

@@ -46,7 +46,7 @@ def test_a_recorded_monitor_makes_it_likely_also_with_a_peer(scene: Any) -> None
 def test_a_socket_that_is_signalled_again_and_again_is_none_that_stays_so(scene: Any) -> None:
     reaper = msgspec.structs.replace(REAPER, wakes=500, moved=50)
     assert seen(scene, unread={8: 9.5}, threads=(IO, reaper)) == ["note zmq.socket-per-request"]
-    seldom = msgspec.structs.replace(REAPER, wakes=100, moved=50)
+    seldom = msgspec.structs.replace(REAPER, wakes=40, moved=30)
     assert seen(scene, unread={8: 9.5}, threads=(IO, seldom)) == []
 
 
@@ -56,7 +56,55 @@ def test_once_it_blocks_that_is_the_finding(scene: Any) -> None:
     assert seen(scene, epoll, unread={8: 9.5}, threads=(blocked, REAPER)) == ["warning zmq.io-thread-blocked"]
 
 
-@pytest.mark.parametrize(("wakes", "moved", "told"), [(500, 50, True), (290, 50, False), (500, 3, False)])
+@pytest.mark.parametrize(("wakes", "moved", "told"), [(500, 50, True), (50, 40, True), (40, 40, False), (90, 3, False)])
 def test_a_reaper_that_wakes_all_the_time_closes_sockets(scene: Any, wakes: int, moved: int, told: bool) -> None:
     reaper = msgspec.structs.replace(REAPER, wakes=wakes, moved=moved)
     assert seen(scene, threads=(IO, reaper)) == (["note zmq.socket-per-request"] if told else [])
+
+
+def asks(per_second: float, function: str = "ask", file: str = "app.py") -> Recorded:
+    frames = (Frame("zmq_socket", "libzmq.so.5", 0, "native", "libzmq.so.5"), Frame(function, file, 7, "python"))
+    opened = round(20 * per_second)
+    origin = Origin(0, frames, headline=1, opened=opened, closed=opened)
+    return Recorded("r", "launched", 20.0, True, opened, opened, come_and_go=(origin,))
+
+
+@pytest.mark.parametrize(("per_second", "told"), [(40.0, True), (5.0, True), (1.0, False)])
+def test_a_recording_counts_the_sockets_and_names_the_line(scene: Any, per_second: float, told: bool) -> None:
+    reaper = msgspec.structs.replace(REAPER, wakes=round(10 * per_second * 2), moved=10)
+    findings = diagnose(scene([READER], threads=(IO, reaper), recorded=asks(per_second)))
+    assert [(each.id, each.origins[0].frames[1].line) for each in findings] == (
+        [("zmq.socket-per-request", 7)] if told else []
+    )
+
+
+def test_sockets_that_came_and_went_at_the_start_alone_are_no_habit(scene: Any) -> None:
+    assert diagnose(scene([READER], threads=(IO, REAPER), recorded=asks(5.0))) == ()
+
+
+@pytest.mark.parametrize(
+    ("connections", "ids"),
+    [
+        (200, ["zmq.reaper-blocked"]),
+        (400, ["zmq.reaper-blocked"]),
+        (60, ["zmq.reaper-blocked", "tcp.outgoing-piling-up"]),
+        (900, ["zmq.reaper-blocked", "tcp.outgoing-piling-up"]),
+    ],
+)
+def test_connections_of_sockets_that_are_not_reaped_are_told_with_them(
+    scene: Any, connections: int, ids: list[str]
+) -> None:
+    """Those of other code come at a pace of their own."""
+    epoll = Descriptor(5, "epoll", "anon_inode:[eventpoll]")
+    blocked = msgspec.structs.replace(REAPER, seconds=9.0, wait_channel="do_poll")
+    eventfds = [Descriptor(100 + number, "eventfd", "anon_inode:[eventfd]") for number in range(200)]
+    sockets = [
+        msgspec.structs.replace(PEER, number=1000 + number, target=f"socket:[{number}]", inode=number)
+        for number in range(connections)
+    ]
+    even = [(at / len(kind), each) for kind in (eventfds, sockets) for at, each in enumerate(kind)]
+    fresh = [each for _, each in sorted(even, key=lambda pair: pair[0])]
+    findings = diagnose(scene([READER, epoll], fresh, limit=20_000, threads=(IO, blocked)))
+    assert [finding.id for finding in findings] == ids
+    if len(ids) == 1:
+        assert findings[0].evidence["connections_kept_beside_them"] == {"tcp": connections}

@@ -95,6 +95,13 @@ class Namer:
                 group.append(self._origin(self._recording.stacks[number], count, frames))
         return largest_first(msgspec.structs.replace(joined(group), stacks=1) for group in groups.values())
 
+    def come_and_go(self, least: int, most: int) -> tuple[Origin, ...]:
+        """The stacks of which most descriptors were closed, at least `least`, at most `most` stacks."""
+        closed = [stack for stack in self._recording.stacks.values() if stack.closed >= least]
+        closed.sort(key=lambda stack: -stack.closed)
+        named = [(stack, self.frames(stack.number)) for stack in closed[:most]]
+        return tuple(self._origin(stack, stack.alive, frames) for stack, frames in named if frames)
+
     def frames(self, number: int) -> tuple[Frame, ...]:
         """The frames of a stack by its number, innermost first; empty if it is not known."""
         stack = self._recording.stacks.get(number)

@@ -14,6 +14,8 @@ from leakline.recorder.reconcile import reconcile
 from leakline.recorder.recording import Recording, Slot, WrongClose
 
 UNKNOWN_KIND = "descriptor"
+COME_AND_GO_LEAST = 10  # descriptors that a stack opened and that were closed: fewer are no habit
+COME_AND_GO_MOST = 8  # stacks; each costs some names
 # What a function makes, where it makes one kind only: for a process that is gone, whose descriptors nobody can ask.
 _KINDS = {
     "socket": "socket", "socketpair": "unix", "accept": "socket", "accept4": "socket", "recvmsg": UNKNOWN_KIND,
@@ -56,6 +58,7 @@ def recorded(
         alive = [each for kind, slots in groups.items() for each in _alive(namer, kind, slots, half)]
         alive.sort(key=lambda each: -each.origin.count)
         wrong = _wrong_closes(namer, recording.wrong_closes, now)
+        come_and_go = namer.come_and_go(COME_AND_GO_LEAST, COME_AND_GO_MOST)
         first = _own_first(namer.frames(recording.exhausted.stack))
         notes = namer.notes
     return Recorded(
@@ -70,6 +73,7 @@ def recorded(
         inherited=dict(inherited.most_common()),
         outside=dict(Counter(each.kind for each in found.outside).most_common()),
         wrong_closes=wrong,
+        come_and_go=come_and_go,
         exhausted=recording.exhausted.count,
         exhausted_error=errno.errorcode.get(recording.exhausted.error, ""),
         exhausted_at=first,

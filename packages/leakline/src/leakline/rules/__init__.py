@@ -61,6 +61,7 @@ RULES: tuple[Callable[[Observed], list[Finding]], ...] = (
 )
 ORIGINS_SHOWN = 5  # in one finding
 LEAST_SHARE = 0.05  # of what the largest origin has
+_OF_CLOSED_SOCKETS = (sorts.LISTENERS, sorts.ACCEPTED, sorts.OUTGOING, sorts.CLOSE_WAIT)
 _ORDER = {"leak": 0, "warning": 1, "note": 2}
 
 
@@ -74,8 +75,11 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
     if observed.recorded is not None and observed.ended:  # its own end is told by the recording, and what it kept
         findings = [finding for finding in findings if finding.id not in ("growth.undecided", "observe.ended")]
     explained = {kind for finding in findings for kind in _explains(finding, observed)}
+    blocked = {kind for finding in findings if finding.id in zeromq.BLOCKED for kind in _explains(finding, observed)}
     findings = [
-        _with_origins(finding, observed) for finding in findings if finding.id.removeprefix("growth.") not in explained
+        _with_origins(finding, observed)
+        for finding in findings
+        if finding.id.removeprefix("growth.") not in explained and not _is_of(finding, blocked, observed)
     ]
     return tuple(sorted(findings, key=lambda finding: _ORDER[finding.severity]))
 
@@ -83,7 +87,13 @@ def diagnose(observed: Observed) -> tuple[Finding, ...]:
 def _explains(finding: Finding, observed: Observed) -> Iterable[str]:
     if finding.severity != "leak":
         return ()
-    return (zeromq.mailbox_kind(observed),) if finding.id in zeromq.BLOCKED else sorts.growing_by(observed, finding.id)
+    return zeromq.kept_by_blocked(observed) if finding.id in zeromq.BLOCKED else sorts.growing_by(observed, finding.id)
+
+
+def _is_of(finding: Finding, blocked: set[str], observed: Observed) -> bool:
+    """Whether connections and listeners pile up as sockets are not reaped: they are in the evidence of that."""
+    kinds = sorts.growing_by(observed, finding.id) if finding.id in _OF_CLOSED_SOCKETS else ()
+    return bool(kinds) and blocked >= set(kinds)
 
 
 def _with_origins(finding: Finding, observed: Observed) -> Finding:

@@ -13,7 +13,7 @@ The facts behind these rules (libzmq 4.3.5):
 
 from __future__ import annotations
 
-from leakline.facts import Finding
+from leakline.facts import Finding, Frame
 from leakline.figures import grouped, rate_text
 from leakline.growth import Trend, seconds_to
 from leakline.rules.observed import Observed
@@ -26,6 +26,8 @@ MAX_SOCKETS = 1023  # ZMQ_MAX_SOCKETS_DFLT
 # Eventfds of a full context: one a socket, and three or more of the context itself; few other users have this many.
 _FULL = range(MAX_SOCKETS - 8, MAX_SOCKETS + 40)
 _FAR_FROM_LIMIT = 0.9
+# Connections for each socket that is kept: one end, or both where the peer is in the same process.
+_CONNECTIONS_LEAST, _CONNECTIONS_MOST = 0.5, 2.5
 _MAILBOXES = {"eventfd": "eventfds", "unix": "its socket pairs"}
 
 _BLOCKED_THRESHOLD = f"{MIN_BLOCKED_S:.0f} s asleep outside epoll, without one context switch, up to the end"
@@ -76,6 +78,30 @@ def blocked_threads(observed: Observed) -> list[Finding]:
 def mailbox_kind(observed: Observed) -> str:
     """What a socket's mailbox is made of: an eventfd, or a socket pair where libzmq was built for an old kernel."""
     return "eventfd" if observed.counts.get("eventfd") else "unix"
+
+
+def kept_by_blocked(observed: Observed) -> dict[str, int]:
+    """The kinds that rise because the reaper waits, and by how many: mailboxes, and the connections and listeners of
+    the same sockets. Those of other code beside them rise at a pace of their own, or were opened by no libzmq.
+    """
+    leaks, mailboxes = observed.growth.leaks(), mailbox_kind(observed)
+    if mailboxes not in leaks:
+        return {mailboxes: 0}
+    most, least = _CONNECTIONS_MOST * leaks[mailboxes].risen, _CONNECTIONS_LEAST * leaks[mailboxes].risen
+    kinds = [kind for kind in ("tcp", "unix") if kind in leaks and least <= leaks[kind].risen <= most]
+    return {kind: leaks[kind].risen for kind in (mailboxes, *kinds) if kind == mailboxes or _of_libzmq(observed, kind)}
+
+
+def _of_libzmq(observed: Observed, kind: str) -> bool:
+    """Whether its own threads opened most of a kind, by the recording; without one, nothing speaks against it."""
+    alive = [each for each in observed.recorded.alive if each.kind == kind] if observed.recorded is not None else []
+    inside = sum(each.origin.count for each in alive if any(map(is_libzmq, each.origin.frames)))
+    return 2 * inside >= sum(each.origin.count for each in alive)
+
+
+def is_libzmq(frame: Frame) -> bool:
+    """Whether a frame is libzmq's own, or of the extension of Python that holds it."""
+    return "zmq" in frame.module.rpartition("/")[2] or frame.function.startswith(("zmq_", "zmq::"))
 
 
 def _blocked(observed: Observed, identity: str, threads: list[Standstill]) -> Finding:
@@ -154,8 +180,10 @@ def _forecast(observed: Observed, trend: Trend) -> dict[str, object]:
     growth = observed.growth
     left = seconds_to(growth.limit, growth.total, growth.per_second)
     slots = seconds_to(MAX_SOCKETS, observed.counts.get("eventfd", 0), trend.per_second)
+    beside = {kind: risen for kind, risen in kept_by_blocked(observed).items() if kind != mailbox_kind(observed)}
     forecast: dict[str, object] = {
         "risen": trend.risen,
+        **({"connections_kept_beside_them": beside} if beside else {}),
         "limit": growth.limit,
         "seconds_to_limit": None if left is None else round(left, 1),
     }

@@ -10,13 +10,15 @@ The facts behind these rules (libzmq 4.3.5):
 
 from __future__ import annotations
 
-from leakline.facts import Finding
+from leakline.facts import Finding, Frame, Origin, Recorded
 from leakline.rules.observed import Observed
-from leakline.rules.zeromq import MIN_BLOCKED_S
+from leakline.rules.zeromq import MIN_BLOCKED_S, is_libzmq
 
 MONITOR_UNREAD, PER_REQUEST = "zmq.monitor-unread", "zmq.socket-per-request"
 MIN_UNREAD_S = 3.0
-MIN_WAKES_PER_SECOND = 30.0  # 10 sockets per second at the least: fewer may be tasks or peers that come and go
+MIN_SOCKETS_PER_SECOND = 1.5  # that a recording counted; fewer may be tasks that come and go
+MIN_WAKES_PER_SECOND = 3 * MIN_SOCKETS_PER_SECOND
+MIN_RECORDED_S = 3.0
 COMING_AND_GOING_PER_SECOND = 2.0  # wakes
 MIN_LOOKS = 10  # in which the reaper had moved: it is no single burst
 _WAKES_A_SOCKET = 3
@@ -60,19 +62,32 @@ def monitor_unread(observed: Observed) -> list[Finding]:
 
 
 def socket_per_request(observed: Observed) -> list[Finding]:
-    """The reaper closes sockets all the time."""
-    wakes = _reaper_wakes(observed)
-    if wakes < MIN_WAKES_PER_SECOND or _is_blocked(observed):  # that finding has the rate, too
+    """The reaper closes sockets all the time; by a recording, where there is one, that counts and names the lines."""
+    if _is_blocked(observed):  # that finding has the rate, too
         return []
-    least = wakes / _WAKES_A_SOCKET
+    wakes = _reaper_wakes(observed)
+    origins = _that_make_sockets(observed.recorded)
+    made = sum(origin.opened or 0 for origin in origins)
+    if observed.recorded is not None and made:
+        rate = made / observed.recorded.seconds
+        if rate < MIN_SOCKETS_PER_SECOND or wakes < COMING_AND_GOING_PER_SECOND:
+            return []
+        how_many = f"{rate:.1f} per second"
+        evidence: dict[str, object] = {"made": made, "recorded seconds": round(observed.recorded.seconds, 1)}
+    elif wakes >= MIN_WAKES_PER_SECOND:
+        how_many = f"{wakes / _WAKES_A_SOCKET:.1f} to {wakes:.1f} per second"
+        evidence = {"seconds": round(observed.seconds, 1)}
+    else:
+        return []
     return [
         Finding(
             id=PER_REQUEST,
             severity="note",
-            title=f"ZeroMQ sockets are made and closed all the time: {least:.1f} to {wakes:.1f} per second",
-            count=sum(each.wakes for each in observed.threads if each.role == "reaper"),
+            title=f"ZeroMQ sockets are made and closed all the time: {how_many}",
+            count=made or sum(each.wakes for each in observed.threads if each.role == "reaper"),
             per_second=0.0,
-            evidence={"wakes of the reaper per second": round(wakes, 1), "seconds": round(observed.seconds, 1)},
+            evidence={**evidence, "wakes of the reaper per second": round(wakes, 1)},
+            origins=origins,
             cause="The reaper, which only closes sockets, wakes 1 to 3 times for each. A socket per request costs a"
             " handshake each time, and an eventfd that is free only when the I/O thread has let go: if that one ever"
             " blocks, each request leaks one.",
@@ -80,9 +95,26 @@ def socket_per_request(observed: Observed) -> list[Finding]:
             " for each.",
             harmless="The rate is small, and the sockets belong to short tasks.",
             next=f"leakline attach {observed.pid} --for 10s",
-            threshold=f"{MIN_WAKES_PER_SECOND:.0f} wakes per second, in {MIN_LOOKS} looks at least",
+            threshold=f"{MIN_WAKES_PER_SECOND:g} wakes per second, in {MIN_LOOKS} looks at least; by a recording"
+            f" {MIN_SOCKETS_PER_SECOND:g} sockets per second",
+            confidence="certain" if origins else "likely",
         )
     ]
+
+
+def _that_make_sockets(recorded: Recorded | None) -> tuple[Origin, ...]:
+    """Stacks through libzmq that come and go: threads of its own open none of their connections under a user's line."""
+    if recorded is None or recorded.seconds < MIN_RECORDED_S:
+        return ()
+    return tuple(
+        origin
+        for origin in recorded.come_and_go
+        if any(map(is_libzmq, origin.frames)) and not _of_a_library(origin.frames[origin.headline])
+    )
+
+
+def _of_a_library(frame: Frame) -> bool:
+    return is_libzmq(frame) or frame.module.startswith(("/usr/lib", "/lib"))
 
 
 def _reaper_wakes(observed: Observed) -> float:
