@@ -313,3 +313,22 @@ def test_a_recording_of_any_name_is_found_while_its_process_runs(cli: Cli, tmp_p
         listed = cli("ls", pid, "--kind", "tcp").stdout
         running.communicate("", timeout=60)
     assert listed.count("connect_once (program.py:4)") == 40
+
+
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
+
+
+@pytest.mark.parametrize(
+    ("way", "said"),
+    [("static", "statically linked"), pytest.param("set-uid", "rights of its file's owner", marks=NEEDS_ROOT)],
+)
+def test_of_a_program_that_cannot_be_recorded_it_says_why(cli: Cli, tmp_path: Path, way: str, said: str) -> None:
+    source, path = tmp_path / "program.c", tmp_path / "program"
+    source.write_text("int main(void) { return 4; }\n")
+    subprocess.run(["cc", *(["-static"] if way == "static" else []), "-o", path, source], check=True)
+    if way == "set-uid":
+        os.chown(path, 65534, 65534)
+        path.chmod(0o4755)
+    done = cli("run", "--quiet", "--", str(path))
+    assert done.returncode == 4
+    assert said in done.stderr

@@ -20,6 +20,7 @@ from leakline.commands.files import check_folder, write_file, write_page
 from leakline.errors import LeaklineError, UsageError
 from leakline.observe import STEP_S, Observation, Report, report_of
 from leakline.recorder.launch import Launched, launch, tidy
+from leakline.recorder.preloadable import why_unrecorded
 from leakline.recorder.recording_place import recordings_folder
 from leakline.recorder.recordings import Recordings
 from leakline.reports import json_report, terminal
@@ -106,6 +107,8 @@ def run(
         )
         report, status = session.watch(interrupts)
     found = report.exit_code != 0
+    if report.recorded is None:
+        print(f"leakline: {why_unrecorded((command or ['it'])[0])}", file=sys.stderr, flush=True)
     if found or not quiet:
         _tell(report, "", output, as_json, html)
     kept = recording is not None or status < 0

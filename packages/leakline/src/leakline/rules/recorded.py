@@ -54,10 +54,11 @@ def keeps(alive: Alive, recorded: Recorded) -> bool:
 def _growing(alive: Alive, seconds: float) -> Finding:
     origin = alive.origin
     where = told(origin.frames[origin.headline])
+    kind = "" if alive.kind == "descriptor" else f"{alive.kind} "  # of a process that is gone, it may not be known
     return Finding(
         id="recorded.growing",
         severity="leak",
-        title=f"{where} opened {origin.opened} {alive.kind} descriptors and closed {origin.closed}",
+        title=f"{where} opened {origin.opened} {kind}descriptors and closed {origin.closed}",
         count=origin.count,
         per_second=round(origin.per_second or 0.0, 3),
         evidence={
