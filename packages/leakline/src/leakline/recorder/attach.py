@@ -25,6 +25,7 @@ from leakline.recorder.table_file import start_time_ticks
 
 RECORDER = Path(__file__).parent / "target" / "libleakline_recorder.so"
 _BEGIN, _END = "leakline_recorder_attach", "leakline_recorder_detach"
+_SHORT_S = 0.3  # to wait for a safe place where there was none before
 _PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # of a process that does not see our files
 
 
@@ -75,7 +76,8 @@ class Attached:
             return 0.0
         target = examine(self.pid)
         library = _recorder_in(target)
-        called = _call(target, library, _END) if library else None
+        patience_s = _SHORT_S if self.by_gdb else None
+        called = _call(target, library, _END, patience_s=patience_s) if library else None
         self._attached = False
         self.waited_s = called.waited_s if called else 0.0
         return called.stopped_s if called else 0.0
@@ -137,12 +139,20 @@ def _recorder_in(target: Target) -> Loaded | None:
     return next(iter(ptrace.named(ptrace.loaded(target.pid), RECORDER.name)), None)
 
 
-def _call(target: Target, library: Loaded, name: str, argument: str | None = None) -> Called:
+def _call(
+    target: Target, library: Loaded, name: str, argument: str | None = None, *, patience_s: float | None = None
+) -> Called:
     function = ptrace.symbols(target.pid, library, name)[name]
-    return _checked(target, _run(target, function, argument))
+    return _checked(target, _run(target, function, argument, patience_s=patience_s))
 
 
-def _run(target: Target, function: int, argument: str | None, library_path: str | None = None) -> Called:
+def _run(
+    target: Target,
+    function: int,
+    argument: str | None,
+    library_path: str | None = None,
+    patience_s: float | None = None,
+) -> Called:
     """By ptrace; by gdb where no thread ever enters a system call. A seccomp filter would see gdb's calls."""
     called = ptrace.call(
         target.pid,
@@ -151,6 +161,7 @@ def _run(target: Target, function: int, argument: str | None, library_path: str 
         argument,
         library_path=library_path,
         suspend_seccomp=target.seccomp_filter,
+        patience_s=patience_s,
     )
     if called.status is Status.NO_SAFE_POINT and not target.seccomp_filter and gdb.installed():
         libraries = tuple(ptrace.loaded(target.pid))

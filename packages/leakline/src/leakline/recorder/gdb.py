@@ -37,9 +37,11 @@ _SETTINGS = (
     "set auto-load off",
     "set debuginfod enabled off",
     "set debug-file-directory",  # to read libc's takes a second, and unwinding needs none of it
+    "set auto-solib-add off",  # they are read before the process is stopped, which takes seconds
     "set language c",
     "set unwindonsignal on",
     "set backtrace past-main on",
+    "set print frame-arguments none",
     "handle all nostop noprint pass",
     "handle SIGSEGV SIGBUS SIGILL SIGFPE stop print nopass",  # in a call: it is taken back; elsewhere it happens again
     "handle SIGSTOP stop print nopass",  # ours: to end a call that does not end
@@ -228,7 +230,7 @@ def call(
         try:
             for setting in _SETTINGS:
                 _lenient(session, setting)
-            _lenient(session, f"file /proc/{pid}/exe")  # before it is stopped: its symbols take a while
+            _read_symbols(session, pid, places.program, libraries)
             for attempt in range(TRIES):
                 if attempt:
                     time.sleep(PAUSE_S)
@@ -261,6 +263,14 @@ def _lenient(session: _Session, command: str) -> None:
     """A setting that an older gdb may not know."""
     with suppress(GdbError):
         session.console(command)
+
+
+def _read_symbols(session: _Session, pid: int, program: str, libraries: tuple[Loaded, ...]) -> None:
+    """Before the process is stopped: without their unwinding rules no stack is known to its end."""
+    _lenient(session, f"file /proc/{pid}/exe")
+    for one in libraries:
+        if one.path != program:
+            _lenient(session, f"add-symbol-file '/proc/{pid}/root{one.path}' -o {one.base:#x}")
 
 
 def _places(pid: int, loader: Loader, libraries: tuple[Loaded, ...]) -> Places:

@@ -221,15 +221,16 @@ def call(
     *,
     library_path: str | None = None,
     suspend_seccomp: bool = False,
+    patience_s: float | None = None,
 ) -> Called:
     """Calls `function(argument)` (a path, or NULL) in one of the process's threads, the others running on.
 
     With `library_path` that library is loaded first, and `function` is an offset into it. Takes milliseconds when a
-    thread waits anywhere, and at most PATIENCE_S + some CALL_LIMIT_S. Safe in any thread; a child process does it.
+    thread waits anywhere, and at most `patience_s` (PATIENCE_S) + some CALL_LIMIT_S. Safe in any thread: a child calls.
     """
     remote = CRemote(
         pid=pid,
-        patience_ms=int(PATIENCE_S * 1000),
+        patience_ms=int((PATIENCE_S if patience_s is None else patience_s) * 1000),
         call_limit_ms=int(CALL_LIMIT_S * 1000),
         suspend_seccomp=int(suspend_seccomp),
         errno_location=loader.errno_location,
