@@ -102,12 +102,9 @@ def _mapped(pid: int) -> Iterator[Path]:
 
 def _may_be_one(fields: list[str]) -> bool:
     """Whether a line of /proc/PID/maps may be of a recording, whatever its name: shared, writable, of that size."""
-    if (
-        len(fields) < 6
-        or fields[1][1:4:2] != "ws"
-        or not fields[5].startswith("/")
-        or fields[5].startswith("/dev/zero")
-    ):
+    if len(fields) < 6 or fields[1][1:4:2] != "ws" or not fields[5].startswith("/"):
         return False
+    if fields[5].startswith("/dev/") and not fields[5].startswith("/dev/shm/"):
+        return False  # a device: to open it may do something
     start, _, end = fields[0].partition("-")
     return SMALLEST_FILE <= int(end, 16) - int(start, 16) <= LARGEST_FILE
