@@ -22,15 +22,17 @@ PACKAGE = HERE.parent
 LIBRARIES = {"leakline/recorder/native/libleakline.so", "leakline/recorder/target/libleakline_recorder.so"}
 PAGE = {f"leakline/reports/page/{name}" for name in ("page.html", "style.css", "icicle.js")}
 PYTHON_PROGRAM = """\
-import os
+import os, time
 kept = []
 def connect_once():
     return os.open(os.devnull, os.O_RDONLY)
 for _ in range(40):
     kept.append(connect_once())
+    time.sleep(0.005)  # it goes on: not a pool that is filled at once
 """
 C_PROGRAM = """\
 #include <fcntl.h>
+#include <unistd.h>
 __attribute__((noinline)) static int connect_once(void) {
     int number = open("/dev/null", O_RDONLY);
     __asm__("");
@@ -38,7 +40,7 @@ __attribute__((noinline)) static int connect_once(void) {
 }
 int main(void) {
     for (int i = 0; i < 40; i++)
-        if (connect_once() < 0)
+        if (connect_once() < 0 || usleep(5000) != 0)
             return 1;
     return 0;
 }
@@ -132,8 +134,8 @@ def test_a_program_in_c(leakline: Path, tmp_path: Path) -> None:
     source.write_text(C_PROGRAM)
     run("cc", "-g", "-O1", "-o", tmp_path / "program", source)
     found = finding(leakline, tmp_path, tmp_path / "program")
-    assert found["title"].startswith("connect_once (program.c:3) opened 40 ")
-    assert places(found, "native")[:2] == [("connect_once", str(source), 3), ("main", str(source), 9)]
+    assert found["title"].startswith("connect_once (program.c:4) opened 40 ")
+    assert places(found, "native")[:2] == [("connect_once", str(source), 4), ("main", str(source), 10)]
 
 
 def places(found: dict[str, Any], language: str) -> list[tuple[str, str, int]]:

@@ -46,7 +46,8 @@ def ended(
         (ended(40, first_s=1.0, last_s=1.1, recent=0), False),  # a pool that is filled at the start
         (ended(41, first_s=1.0, last_s=9.0, recent=1), False),  # and to which one was added
         (ended(40, first_s=6.0, last_s=6.1, recent=40), False),  # filled late, by one loop, and then used
-        (ended(40, first_s=0.110, last_s=0.114, recent=40, seconds=0.13), True),  # a loop with which the program ends
+        (ended(40, first_s=0.2, last_s=0.2, recent=40, seconds=0.3), True),  # a loop with which the program ends
+        (ended(40, first_s=0.2, last_s=0.2, recent=40, seconds=0.39), False),  # or after which it goes on
         (ended(8, first_s=0.1, last_s=0.3, recent=4, stacks=4, seconds=0.3), False),  # four pipes, each from elsewhere
         (ended(99, first_s=0.1, last_s=9.9, recent=50, stacks=80), False),
         (ended(100, first_s=0.1, last_s=9.9, recent=50, stacks=80), True),  # a recursion, at every depth

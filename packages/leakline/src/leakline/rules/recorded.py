@@ -14,7 +14,7 @@ RECENT_SHARE = 0.25  # of what is open was opened in the second half of the reco
 GOING_ON_SHARE = 0.2  # of the time from the first one to the end, the line was opening: a start's burst is over at once
 REPEATED = 3  # by each call path on the average: a start opens once from each place (a pipe makes two)
 MANY = 100  # so many are no start's, from however many call paths
-CLOCK_S = 0.01  # the recording's times are up to a tick of the kernel's clock old
+ENDING_S = 0.15  # an interpreter's own end takes so long: what was opened right before it was opened until the end
 
 ZMQ_FOREIGN_CLOSE = "zmq.foreign-close"
 _FOREIGN_CAUSE = (
@@ -46,8 +46,8 @@ def keeps(alive: Alive, recorded: Recorded) -> bool:
     if origin.count < min(REPEATED * origin.stacks, MANY):
         return False
     kept = origin.count >= KEPT_SHARE * origin.opened and alive.recent >= RECENT_SHARE * origin.count
-    opening_s = origin.oldest_s - origin.newest_s + CLOCK_S
-    going_on = opening_s >= GOING_ON_SHARE * min(origin.oldest_s, recorded.seconds)
+    opening_s = origin.oldest_s - origin.newest_s
+    going_on = opening_s >= GOING_ON_SHARE * (min(origin.oldest_s, recorded.seconds) - ENDING_S)
     return kept and (going_on or recorded.exhausted > 0)
 
 
