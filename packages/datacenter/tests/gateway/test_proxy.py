@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from datacenter.errors import AddressError, DatacenterError, InsecureAddressError
-from datacenter.gateway.workers import reserve
+from datacenter.gateway import workers
+from datacenter.gateway.workers import Settings, reserve
+from datacenter.prefork import messages
+from datacenter.prefork.fork_link import pair
+from datacenter.prefork.pipe import Pipe
+from datacenter.sockets.ledger import Ledger
 from datacenter.testing.launcher import Launcher
+from datacenter.testing.ports import free_port
+from datacenter.wire import Resolution
 from gateway_site import GatewaySite, tcp_sockets, tcp_states
 from redis_servers import start_redis
 
@@ -109,6 +118,45 @@ def test_a_backend_that_dies_leaves_and_comes_back(site: GatewaySite) -> None:
     workers = [pid for name, pid in site.family().items() if name.startswith("worker")]
     until(lambda: all("CLOSE_WAIT" not in tcp_states(pid) for pid in workers), "nothing is left half closed")
     assert site.proxy.end() == 0, site.proxy.errors
+
+
+def test_a_gateway_waits_for_its_broker_and_says_so(launcher: Launcher) -> None:
+    port = free_port()
+    proxy = launcher.command("proxy", "-s", "redis", "-l", "127.0.0.1:0", "-b", f"tcp://127.0.0.1:{port}")
+    until(lambda: f"no broker answered at tcp://127.0.0.1:{port} within 5 s" in proxy.errors, "it says what it lacks")
+    broker = launcher.broker(port)
+    _, served = start_redis(launcher)
+    launcher.command("watchdog", "-b", broker.address, "-n", "redis", "-a", f"127.0.0.1:{served}", "-c", "redis")
+    proxy.wait_line("^proxy for redis with 2 workers", DEADLINE_S)
+    assert proxy.end() == 0, proxy.errors
+
+
+async def test_a_worker_that_waits_for_the_registry_is_no_worker_that_cannot_start() -> None:
+    ours, theirs = pair()
+    heard: list[Any] = []
+    ledger = Ledger.open()
+    pipe = Pipe(ours, messages.from_worker, heard.append, lambda: None, ledger=ledger, owner="test")
+    settings = Settings("tcp://127.0.0.1:1", "redis", "127.0.0.1", free_port(), "least-connections", {})
+    stop = asyncio.Event()
+    worker = asyncio.create_task(workers.work(theirs, settings, stop))
+    try:
+        await heard_of(heard, messages.Serving)
+        assert not any(isinstance(message, messages.Ready) for message in heard)
+        pipe.send(messages.Changed(Resolution("redis", "foreign", "away", 1)))
+        await heard_of(heard, messages.Ready)
+    finally:
+        stop.set()
+        await worker
+        pipe.close()
+        ledger.close()
+
+
+async def heard_of(heard: list[Any], kind: type[object]) -> None:
+    for _ in range(int(DEADLINE_S / 0.01)):
+        if any(isinstance(message, kind) for message in heard):
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"it said only {heard}")
 
 
 MISTAKES = [

@@ -98,10 +98,11 @@ def prepare(arguments: Raw) -> None:
 def main(end: socket.socket, arguments: Raw) -> None:
     """The entry of a worker."""
     settings = msgspec.msgpack.decode(arguments, type=Settings)
-    run(functools.partial(_main, end, settings))
+    run(functools.partial(work, end, settings))
 
 
-async def _main(end: socket.socket, settings: Settings, stop: asyncio.Event) -> None:
+async def work(end: socket.socket, settings: Settings, stop: asyncio.Event) -> None:
+    """A worker's life in its loop, until `stop` or its supervisor ends it. Closes `end`."""
     task = asyncio.current_task()
     assert task is not None
     hurry = functools.partial(asyncio.get_running_loop().call_soon, task.cancel)
@@ -122,12 +123,13 @@ async def _main(end: socket.socket, settings: Settings, stop: asyncio.Event) -> 
         number = listener.fileno()
         front = Front(listener, settings.balance, options, ledger=ledger)
         told = asyncio.Event()
+        shown = f"[{settings.host}]" if ":" in settings.host else settings.host or "0.0.0.0"
+        # Before the registry's first word, which may take any time: else it would be killed as one that cannot start.
+        worker.say(messages.Serving(f"tcp://{shown}:{settings.port}"))
         worker.watch(settings.service, "foreign", functools.partial(_news, front, told))
         try:
             if await _first(told, stop):
                 await front.start()
-                shown = f"[{settings.host}]" if ":" in settings.host else settings.host or "0.0.0.0"
-                worker.say(messages.Serving(f"tcp://{shown}:{settings.port}"))
                 worker.say(messages.Ready())
                 await stop.wait()
                 await front.drain()

@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import functools
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from msgspec import Raw, Struct
 from datacenter import runtime
 from datacenter.errors import DatacenterError
 from datacenter.main_loop import run
+from datacenter.options import CONNECT_DEADLINE_S
 from datacenter.prefork import messages
 from datacenter.prefork.fork_server import pass_over
 from datacenter.prefork.pipe import Pipe
@@ -28,6 +30,7 @@ from datacenter.session import Session, SessionOptions
 from datacenter.sockets.ledger import Ledger
 from datacenter.wire import Resolution, ServiceType
 
+log = logging.getLogger("datacenter.prefork")
 ALIVE_S: Final = 0.5  # it is silent after options.WATCHER_SILENT_S
 
 
@@ -72,16 +75,25 @@ class Watcher:
         self._remove = session.on_state(self._state_changed)
         self._pipe.send(messages.SessionState(session.state))
         self._pipe.send(messages.Serving())
+        self._registers = False
+        self._patience = self._loop.call_later(CONNECT_DEADLINE_S, self._still_waits)
         self._alive()
 
     def close(self) -> None:
         self._timer.cancel()
+        self._patience.cancel()
         self._remove()
         self._pipe.close()
 
     def _alive(self) -> None:
         self._pipe.send(messages.Alive())
         self._timer = self._loop.call_later(ALIVE_S, self._alive)
+
+    def _still_waits(self) -> None:
+        """Of who registers the session says it, and the supervisor once for all."""
+        if self._session.state != "connected" and self._listeners and not self._registers:
+            reason = self._session.why_not(CONNECT_DEADLINE_S)
+            log.warning("%s; it is tried again and again. %s", reason.message, reason.hint)
 
     def _say(self, message: messages.FromWatcher) -> None:
         """From the reactor."""
@@ -109,6 +121,7 @@ class Watcher:
 
     def _register(self, message: messages.Register) -> None:
         id_ = message.instance.id
+        self._registers = True
 
         def answered(future: concurrent.futures.Future[int]) -> None:
             error = None if future.cancelled() else future.exception()
