@@ -342,3 +342,24 @@ async def test_a_drain_answers_what_was_asked(redises: list[tuple[Process, int]]
         await made.drain()
         assert await asking == ["OK"] * 200
         assert await ended(reader) == b""
+
+
+@pytest.mark.parametrize("balance", ["least-connections", "redis-keys"])
+async def test_a_drain_serves_whom_the_kernel_has_accepted(
+    redises: list[tuple[Process, int]], balance: Balance
+) -> None:
+    async with front(instance(redises[0][1]), balance=balance) as (made, at):
+        with contextlib.ExitStack() as stack:
+            queued = [stack.enter_context(socket.create_connection(("127.0.0.1", at))) for _ in range(8)]
+            for each in queued[1:]:
+                each.sendall(b"PING\r\n")
+            draining = asyncio.create_task(made.drain())
+            queued[0].sendall(b"PING\r\n")
+            for each in queued:
+                each.setblocking(False)
+                answer = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(each, 100), DEADLINE_S)
+                assert answer == b"+PONG\r\n"
+            for each in queued:
+                each.close()
+        await draining
+        assert made.clients == 0

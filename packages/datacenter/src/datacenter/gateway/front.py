@@ -7,6 +7,7 @@ and nobody inherits anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import resource
 import socket
@@ -61,6 +62,7 @@ class Front:
     async def start(self) -> None:
         """Begins to accept."""
         loop = asyncio.get_running_loop()
+        self._listener.setblocking(False)
         self._server = await loop.create_server(self._new_client, sock=self._listener, backlog=BACKLOG)
 
     def update(self, instances: Iterable[Instance]) -> None:
@@ -75,7 +77,9 @@ class Front:
 
     async def drain(self) -> None:
         """Accepts no more, waits until the clients have gone or have their answers (`drain_s`), ends the rest."""
+        queued = self._accept_queued()
         self._stop_accepting()
+        await self._take(queued)
         for client in list(self._clients):
             client.leave_when_answered()
         try:
@@ -136,6 +140,24 @@ class Front:
                 if backend_id in known:  # it has come back meanwhile
                     return
                 client.abort()
+
+    def _accept_queued(self) -> list[socket.socket]:
+        """The connections that the kernel has made and nobody has accepted: it resets them when the listener closes."""
+        accepted: list[socket.socket] = []
+        if self._server is not None:
+            with contextlib.suppress(OSError):  # none left, or no descriptor for it
+                while len(accepted) < BACKLOG:
+                    accepted.append(self._listener.accept()[0])
+        return accepted
+
+    async def _take(self, accepted: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while accepted:
+                await loop.connect_accepted_socket(self._new_client, accepted.pop())
+        finally:  # it hurries
+            for each in accepted:
+                each.close()
 
     def _stop_accepting(self) -> None:
         if self._server is not None:

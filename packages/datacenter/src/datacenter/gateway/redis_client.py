@@ -67,6 +67,7 @@ class RedisClient(asyncio.Protocol):
         self._backlog: deque[list[bytes]] = deque()  # read, beyond max_pipeline
         self._slow = False  # does not take its replies
         self._leaving = False
+        self._last_chance = False  # it leaves once it has asked something
         self._problem = ""  # why it is refused
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -89,6 +90,8 @@ class RedisClient(asyncio.Protocol):
         else:
             self._framed(data)
         self._go_on()
+        if self._last_chance and self._asked:
+            self.leave_when_answered()
 
     def eof_received(self) -> bool:
         """It asks no more; what it asked is answered, and then the connection ends."""
@@ -110,9 +113,13 @@ class RedisClient(asyncio.Protocol):
         return self._asked - self._replied + len(self._backlog)
 
     def leave_when_answered(self) -> None:
-        """No request of it is taken any more; what is in flight is answered, and then the connection ends."""
-        if self._transport is not None:
-            self._transport.pause_reading()
+        """No request of it is taken any more; what is in flight is answered, and then the connection ends. One that has
+        never asked may do so once: its request is on the way, or in the kernel's queue.
+        """
+        if self._transport is None or (not self._asked and not self._leaving):
+            self._last_chance = True
+            return
+        self._transport.pause_reading()
         self._leave()
         self._flush()
 
