@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "packages" / "datacenter" 
 from firewall import start_nutcracker  # type: ignore[import-not-found]  # test programs, found by the path above
 
 from bench.disturbance import TRUSTED_SHARE, Disturbance
-from datacenter.testing import Launcher
+from datacenter.testing import Launcher, Process
 from gateway_site import GatewaySite  # type: ignore[import-not-found]
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -98,13 +98,16 @@ def measured(system: System, requests: int, pipeline: int) -> Cell:
     return Cell(rate, load * each, middle * each, servers * each, (load + middle + servers) / took_s)
 
 
-def started(launcher: Launcher, folder: Path) -> dict[str, System]:
-    """Redis itself, nutcracker before two servers, and before the same ones each balance with each count of workers."""
+def started(launcher: Launcher, folder: Path) -> tuple[dict[str, System], list[Process]]:
+    """Redis itself, nutcracker before two servers, and before the same ones each balance with each count of workers;
+    and the gateways.
+    """
     first = GatewaySite(launcher, BALANCES[0], workers=WORKERS[0])
     servers = [server.pid for server, _ in first.redises]
     ports = [port for _, port in first.redises]
     twemproxy, port = start_nutcracker(launcher, folder, ports, host="127.0.0.1")
     systems = {"redis itself": System(ports[0], [], servers), PEER: System(port, [twemproxy.pid], servers)}
+    proxies = []
     for balance in BALANCES:
         for workers in WORKERS:
             proxy, at = (first.proxy, first.port)
@@ -112,7 +115,8 @@ def started(launcher: Launcher, folder: Path) -> dict[str, System]:
                 proxy, at = first.start_proxy(balance, workers)
             pids = [pid for name, pid in first.family(proxy).items() if name.startswith("worker")]
             systems[f"{balance}, {workers} worker{'s' * (workers > 1)}"] = System(at, pids, servers)
-    return systems
+            proxies.append(proxy)
+    return systems, proxies
 
 
 def measure(systems: dict[str, System], rounds: int, requests: int) -> dict[tuple[str, int], list[Cell]]:
@@ -165,7 +169,10 @@ def main() -> None:
     options = parser.parse_args()
     disturbance = Disturbance()
     with tempfile.TemporaryDirectory() as folder, Launcher(cwd=folder) as launcher:
-        cells = measure(started(launcher, Path(folder)), options.rounds, options.requests)
+        systems, proxies = started(launcher, Path(folder))
+        cells = measure(systems, options.rounds, options.requests)
+        for proxy in proxies:
+            proxy.end(20.0)  # in order, so that what its workers took is counted as ours
     sys.exit(show(cells, disturbance.share()))
 
 

@@ -8,8 +8,9 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import leakline
 from datacenter.sockets.ledger_compare import compare_with_proc
 from leakline import proc
 from leakline.errors import LeaklineError
@@ -150,6 +151,39 @@ class Sampler:
                 continue
             watch.add(now, thread)
             self.longest[name] = max(self.longest[name], watch.seen(role).seconds)
+
+
+class Doctor:
+    """leakline watches processes, by name, while the block runs: what it says of them again and again."""
+
+    def __init__(self, pids: Mapping[str, int], seconds: float) -> None:
+        self.looks = 0
+        self.faults: list[str] = []
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._watch, args=each) for each in pids.items()]
+
+    def __enter__(self) -> Doctor:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _watch(self, name: str, pid: int) -> None:
+        while not self._stop.is_set():
+            try:
+                report = leakline.diagnose(pid, self._seconds)
+            except LeaklineError as error:
+                self.faults.append(f"{name}: leakline could not look: {error}")
+                return
+            self.looks += 1
+            found = [f"{each.id}: {each.title}" for each in report.findings if each.severity != "note"]
+            if found or report.verdict == "leak":
+                self.faults.append(f"{name}: leakline says {report.verdict}, {found}")
 
 
 def finish(faults: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
     python gateway.py --seconds 600 --kills 100 --balance both
 
 Flapping: one of two Redis servers is killed and started again, second by second, under clients and redis-benchmark.
-Each request that is not answered was one to that server, and nobody has more descriptors afterwards than before.
+Each request that is not answered was one to that server, leakline finds nothing in any process meanwhile, and nobody
+has more descriptors afterwards than before.
 Kills: each worker, the watcher and the fork server are killed so many times. The service goes on; a killed watcher or
 fork server costs no request; nobody but the watcher ever has a connection to the registry.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import redis
-from figures import distribution, finish, kinds_at_rest, ledger_faults, wait_for, wait_for_kinds
+from figures import Doctor, distribution, finish, kinds_at_rest, ledger_faults, wait_for, wait_for_kinds
 from gateway_client import Load
 
 from datacenter.testing import Launcher
@@ -35,6 +36,7 @@ from redis_servers import start_redis
 TARGETS = ("worker-1", "worker-2", "watcher", "fork-server")
 HARMLESS = ("watcher", "fork-server")
 BACK_S = 40.0
+LOOK_S = 10.0
 
 
 def flapping(site: GatewaySite, seconds: float) -> list[str]:
@@ -43,7 +45,11 @@ def flapping(site: GatewaySite, seconds: float) -> list[str]:
     by_connection = site.balance == "least-connections"
     server = site.redises[0][0]
     began, flaps = time.monotonic(), 0
-    with Load(site.port, clients=8, by_connection=by_connection) as load, Benchmark(site) as benchmark:
+    with (
+        Load(site.port, clients=8, by_connection=by_connection) as load,
+        Benchmark(site) as benchmark,
+        Doctor(site.everybody(), LOOK_S) as doctor,
+    ):
         while time.monotonic() - began < seconds:
             time.sleep(1.0)  # the pace of the flapping is what is asked for
             server.kill()
@@ -55,7 +61,8 @@ def flapping(site: GatewaySite, seconds: float) -> list[str]:
     ends = dict(load.ends.most_common(8))
     print(f"{site.balance}: {flaps} flaps in {time.monotonic() - began:.0f} s: {ends}, blamed {dict(load.blamed)}")
     print(f"{site.balance}: longest from answer to answer {load.longest_s:.2f} s; redis-benchmark: {benchmark.runs}")
-    faults = benchmark.faults()
+    print(f"{site.balance}: leakline looked {doctor.looks} times for {LOOK_S:g} s")
+    faults = benchmark.faults() + doctor.faults
     faults += [] if load.ends["answered"] > 20 * seconds else [f"only {load.ends['answered']} answers"]
     innocent = {blamed: count for blamed, count in load.blamed.items() if blamed != port}
     if site.balance == "least-connections":

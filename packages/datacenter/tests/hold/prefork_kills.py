@@ -3,9 +3,9 @@
     python prefork_kills.py --kills 100
 
 Each is killed that many times, the fork server a quarter as often (it begins with an interpreter). Each call ends
-exactly once, as kills.py has it; a killed watcher or fork server costs no call; no worker, at no moment that is looked
-at, has a connection to the broker; nobody has more descriptors afterwards than before. At last the supervisor is
-killed, and all end.
+exactly once, as kills.py has it; a killed watcher or fork server costs no call, and leakline finds nothing in the
+others meanwhile; no worker, at no moment that is looked at, has a connection to the broker; nobody has more descriptors
+afterwards than before. At last the supervisor is killed, and all end.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import accounts
-from figures import distribution, finish, kinds, kinds_at_rest, ledger_faults, wait_for, wait_for_kinds
+from figures import Doctor, distribution, finish, kinds, kinds_at_rest, ledger_faults, wait_for, wait_for_kinds
 
 from datacenter.testing import Launcher, Process, family_of, named
 from leakline import proc
@@ -38,6 +38,7 @@ TARGETS = (*(f"worker-{number + 1}" for number in range(WORKERS)), "watcher", "f
 #: a kill of these loses no call
 HARMLESS = ("watcher", "fork-server")
 BACK_S = 30.0
+LOOK_S = 10.0
 
 
 class Family:
@@ -136,9 +137,13 @@ def _kills(play: Family, kills: int) -> None:
     """First those that cost nothing, then the others, among which they come too."""
     began = time.monotonic()
     play.go()
-    for _ in range(max(1, kills // 4)):
-        for name in HARMLESS:
-            play.kill(name)
+    living = {name: pid for name, pid in play.everybody().items() if name not in HARMLESS}
+    with Doctor(living, LOOK_S) as doctor:
+        for _ in range(max(1, kills // 4)):
+            for name in HARMLESS:
+                play.kill(name)
+    print(f"leakline looked {doctor.looks} times for {LOOK_S:g} s at {', '.join(living)}")
+    play.faults += doctor.faults
     for route, told in play.rest().items():
         counts = dict(told["counts"])  # type: ignore[call-overload]
         print(f"{route}, watcher and fork server killed {sum(play.kills.values())} times: {counts}")
