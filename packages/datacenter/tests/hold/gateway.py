@@ -36,7 +36,7 @@ from redis_servers import start_redis
 TARGETS = ("worker-1", "worker-2", "watcher", "fork-server")
 HARMLESS = ("watcher", "fork-server")
 BACK_S = 40.0
-LOOK_S = 10.0
+LOOK_S = 5.0
 
 
 def flapping(site: GatewaySite, seconds: float) -> list[str]:

@@ -38,7 +38,7 @@ TARGETS = (*(f"worker-{number + 1}" for number in range(WORKERS)), "watcher", "f
 #: a kill of these loses no call
 HARMLESS = ("watcher", "fork-server")
 BACK_S = 30.0
-LOOK_S = 10.0
+LOOK_S = 5.0
 
 
 class Family:
