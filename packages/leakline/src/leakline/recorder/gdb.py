@@ -30,6 +30,7 @@ PAUSE_S = 0.05  # between two stops
 ANSWER_LIMIT_S = 60.0  # to read the symbols of a large program
 CALL_LIMIT_S = 10.0  # for one call: it waits for locks that others hold
 FRAMES = 1000
+STACK_ROOM = 64 * 1024  # as native/ptrace_wait.c has it
 _RED_ZONE = 128
 _NOTHING = "unsigned long (*)(void)"
 _SETTINGS = (
@@ -154,7 +155,6 @@ class _Stopped:
 
     def __init__(self, session: _Session, pid: int) -> None:
         self._session, self._pid = session, pid
-        self._tid = pid
         self._sp = 0
 
     def threads(self) -> list[tuple[str, int, list[Unwound]]]:
@@ -165,11 +165,18 @@ class _Stopped:
             found.append((number, int(tid), frames))
         return found
 
-    def use(self, number: str, tid: int) -> None:
+    def use(self, number: str) -> None:
         self._session.ask(f"-thread-select {number}")
         self._session.ask("-stack-select-frame 0")
-        self._tid = tid
         self._sp = self._session.number("(unsigned long)$sp")
+
+    def has_room(self) -> bool:
+        """Whether the stack of the thread in use has room for the calls; a coroutine's may have none."""
+        return any(
+            part.path == "[stack]" or self._sp - part.start >= STACK_ROOM
+            for part in ptrace.mappings(self._pid)
+            if part.start <= self._sp < part.end
+        )
 
     def restore(self) -> None:
         """After a call that was taken back in the middle of its expression."""
@@ -293,8 +300,10 @@ def _places(pid: int, loader: Loader, libraries: tuple[Loaded, ...]) -> Places:
 def _in_a_thread(process: _Stopped, places: Places, request: _Request) -> Called | None:
     """None: no thread is where calls are safe."""
     for number, tid, frames in process.threads():
-        if can_call(frames, places):
-            process.use(number, tid)
+        if not can_call(frames, places):
+            continue
+        process.use(number)
+        if process.has_room():
             return msgspec.structs.replace(_make_calls(process, request), tid=tid)
     return None
 

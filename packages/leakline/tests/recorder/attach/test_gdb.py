@@ -116,6 +116,17 @@ def test_a_thread_that_libc_called_back_is_left_alone(build: Path, monkeypatch: 
         spin.process.communicate()
 
 
+def test_a_stack_without_room_is_left_alone(build: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gdb, "TRIES", 2)
+    spin = Spin(build / "spin", "small")
+    try:
+        assert spin.call(build / "called.so", "spoil").status is Status.NO_SAFE_POINT
+        assert spin.process.poll() is None
+    finally:
+        spin.process.kill()
+        spin.process.communicate()
+
+
 def test_without_gdb_it_says_what_to_install(spins: Spin, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gdb, "installed", lambda: None)
     with pytest.raises(AttachError) as raised:
