@@ -28,7 +28,7 @@ def connect_once():
     return os.open(os.devnull, os.O_RDONLY)
 for _ in range(40):
     kept.append(connect_once())
-    time.sleep(0.005)  # it goes on: not a pool that is filled at once
+    time.sleep(0.02)  # it goes on: not a pool that is filled at once
 """
 C_PROGRAM = """\
 #include <fcntl.h>
@@ -40,7 +40,7 @@ __attribute__((noinline)) static int connect_once(void) {
 }
 int main(void) {
     for (int i = 0; i < 40; i++)
-        if (connect_once() < 0 || usleep(5000) != 0)
+        if (connect_once() < 0 || usleep(20000) != 0)
             return 1;
     return 0;
 }

@@ -29,7 +29,7 @@ def login():
 for _ in range(40):
     login()
     open(os.devnull).close()
-    time.sleep(0.005)  # it goes on: not a pool that is filled at once
+    time.sleep(0.015)  # it goes on: not a pool that is filled at once
 print("done")
 print("complained", file=sys.stderr)
 sys.exit(3)
@@ -267,7 +267,7 @@ def test_an_interrupt_is_the_commands_own_affair(tmp_path: Path) -> None:
 FAMILY = """
 import os, subprocess, sys, time
 def keep(count):
-    return [(os.dup(1), time.sleep(0.01)) for _ in range(count)]
+    return [(os.dup(1), time.sleep(0.03)) for _ in range(count)]
 if sys.argv[1:] == ["grandchild"]:
     keep(30)
     os._exit(0)
