@@ -30,7 +30,8 @@ STEP_S = 0.05
 WINDOW_S = 30.0
 KINDS_EVERY_S = 1.0  # also when the count stands still
 KINDS_SPACING_S = 0.09  # at most about ten times a second
-CPU_SHARE = 0.01  # reading kinds may take this share of one core
+CPU_SHARE = 0.01  # reading the kinds of what moved may take this share of one core
+WHOLE_SHARE = 0.005  # and reading those of all, beside it, this one: with the steps it must stay below 2 %
 LINKS_SHARE = 0.5  # of a snapshot's time: about what reading the kinds of all will take
 CLOSELY_SHARE = 0.01  # looking at what lies behind descriptors may take this share of one core
 KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a day one each 9 s
@@ -295,9 +296,9 @@ class Observation:
 
     def _whole_due(self, now: float, moved: bool) -> bool:
         """Whether to read the kinds of all: what moved did not add up, or one kind may have replaced another."""
-        spacing = max(KINDS_SPACING_S, self._whole_cost / CPU_SHARE)
+        spacing = max(KINDS_SPACING_S, self._whole_cost / WHOLE_SHARE)
         if not moved:
-            spacing = max(KINDS_EVERY_S, 2 * spacing)
+            spacing = max(KINDS_EVERY_S, spacing)
         return now - self._whole_at >= spacing and now - self._kinds_at >= self.window / KINDS_KEPT
 
     def _look_at_threads(self, now: float) -> None:
