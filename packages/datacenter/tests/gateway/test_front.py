@@ -246,6 +246,13 @@ async def ready(client: Redis) -> None:
     pytest.fail("not every shard has answered")
 
 
+async def test_once_it_is_prepared_its_first_requests_are_answered(redises: list[tuple[Process, int]]) -> None:
+    async with front(*[instance(port) for _, port in redises], balance="redis-keys") as (made, at):
+        await made.prepared()
+        async with connected(at) as (reader, writer):
+            assert await Redis(reader, writer).ask([f"GET {key}" for key in range(60)]) == [None] * 60
+
+
 async def test_each_key_has_its_server_and_replies_keep_their_order(redises: list[tuple[Process, int]]) -> None:
     instances = [instance(port) for _, port in redises]
     async with front(*instances, balance="redis-keys") as (_, at), connected(at) as (reader, writer):

@@ -65,6 +65,14 @@ class Front:
         self._listener.setblocking(False)
         self._server = await loop.create_server(self._new_client, sock=self._listener, backlog=BACKLOG)
 
+    async def prepared(self) -> None:
+        """Before `start`, after `update`: waits until requests can be passed on, which sharded Redis can do when one of
+        the servers has told its commands; for `connect_s` at most.
+        """
+        if self._shards is not None and self._backends.known():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._shards.known.wait(), self.options.connect_s)
+
     def update(self, instances: Iterable[Instance]) -> None:
         """These are the instances of the service now. Connections to one that has left end after `drain_s`."""
         loop = asyncio.get_running_loop()

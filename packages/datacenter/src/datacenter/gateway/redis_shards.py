@@ -7,6 +7,7 @@ others, go to the rest.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -36,6 +37,7 @@ class RedisShards:
         self._ring = HashRing(nodes=[], hash_fn="ketama")
         self._owners: dict[bytes, RedisLink] = {}
         self._table: CommandTable | None = None
+        self.known = asyncio.Event()  # what the servers' commands are
         self._simple: frozenset[bytes] = frozenset()
 
     def update(self, backends: Iterable[Backend]) -> None:
@@ -94,3 +96,4 @@ class RedisShards:
 
     def _know(self, table: CommandTable) -> None:
         self._table, self._simple = table, table.simple
+        self.known.set()

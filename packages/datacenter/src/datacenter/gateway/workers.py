@@ -129,6 +129,7 @@ async def work(end: socket.socket, settings: Settings, stop: asyncio.Event) -> N
         worker.watch(settings.service, "foreign", functools.partial(_news, front, told))
         try:
             if await _first(told, stop):
+                await front.prepared()
                 await front.start()
                 worker.say(messages.Ready())
                 await stop.wait()
