@@ -16,7 +16,7 @@ from leakline.rules.zeromq import MIN_BLOCKED_S, is_libzmq
 
 MONITOR_UNREAD, PER_REQUEST = "zmq.monitor-unread", "zmq.socket-per-request"
 MIN_UNREAD_S = 3.0
-MIN_SOCKETS_PER_SECOND = 1.5  # that a recording counted; fewer may be tasks that come and go
+MIN_SOCKETS_PER_SECOND = 10.0  # fewer may be tasks or peers that come and go: casebook E, put right, makes 9
 MIN_WAKES_PER_SECOND = 3 * MIN_SOCKETS_PER_SECOND
 MIN_RECORDED_S = 3.0
 COMING_AND_GOING_PER_SECOND = 2.0  # wakes
