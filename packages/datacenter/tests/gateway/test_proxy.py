@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from datacenter.errors import AddressError, DatacenterError, InsecureAddressError
+from datacenter.errors import AddressError, AddressInUseError, DatacenterError, InsecureAddressError
 from datacenter.gateway import workers
 from datacenter.gateway.workers import Settings, reserve
 from datacenter.prefork import messages
@@ -168,8 +168,17 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("listen", "kind", "text"), MISTAKES)
 def test_where_nobody_can_listen(listen: str, kind: type[DatacenterError], text: str) -> None:
-    with pytest.raises(kind, match=text):
-        reserve(listen, broker="tcp://127.0.0.1:7700", insecure=False)
+    with pytest.raises(kind, match=text), reserve(listen, broker="tcp://127.0.0.1:7700", insecure=False):
+        pass
+
+
+def test_two_gateways_do_not_share_a_port_before_either_listens() -> None:
+    with reserve("127.0.0.1:0", broker="tcp://127.0.0.1:7700", insecure=False) as first:
+        place = f"127.0.0.1:{first.getsockname()[1]}"
+        with pytest.raises(AddressInUseError), reserve(place, broker="tcp://127.0.0.1:7700", insecure=False):
+            pass
+    with reserve(place, broker="tcp://127.0.0.1:7700", insecure=False):  # it is free again
+        pass
 
 
 def test_a_port_is_not_shared_with_somebody_else(tmp_path: Path) -> None:

@@ -14,7 +14,24 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte that was no UTF-8 (PEP 383)
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
+
+
+def escaped(data: object) -> object:
+    """The same lists and objects, with each text as JSON can have it: bytes of names that are no UTF-8 as `\\xff`."""
+    if isinstance(data, str):
+        return data.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(data, dict):
+        return {escaped(key): escaped(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [escaped(each) for each in data]
+    return data
 
 
 def rate_text(per_second: float) -> str:

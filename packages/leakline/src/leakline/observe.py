@@ -17,6 +17,7 @@ import msgspec
 from leakline import proc
 from leakline.errors import LeaklineError, NoSuchProcessError, UsageError, ZombieError
 from leakline.facts import Closely, Finding, Frame, Limits, PythonHolders, Recorded, Sample, Verdict
+from leakline.figures import escaped
 from leakline.growth import TOTAL, Growth, judge
 from leakline.recorder.recordings import Recordings
 from leakline.rules import diagnose
@@ -76,23 +77,22 @@ class Report(msgspec.Struct, frozen=True):
     def to_json(self) -> bytes:
         """One JSON object, schema 1, without a line end."""
         recording = {} if self.recorded is None else {"recording": self.recorded}
-        return msgspec.json.encode(
-            {
-                "schema": SCHEMA,
-                "pid": self.pid,
-                "command": self.command,
-                "seconds": round(self.seconds, 3),
-                "verdict": self.verdict,
-                "limit": self.limit,
-                "total": self.total,
-                "highest": self.highest,
-                "counts": self.counts,
-                "growth": {kind: round(rate, 3) for kind, rate in self.growth.items()},
-                "seconds_to_limit": None if self.seconds_to_limit is None else round(self.seconds_to_limit, 1),
-                "findings": self.findings,
-                **recording,
-            }
-        )
+        told = {
+            "schema": SCHEMA,
+            "pid": self.pid,
+            "command": self.command,
+            "seconds": round(self.seconds, 3),
+            "verdict": self.verdict,
+            "limit": self.limit,
+            "total": self.total,
+            "highest": self.highest,
+            "counts": self.counts,
+            "growth": {kind: round(rate, 3) for kind, rate in self.growth.items()},
+            "seconds_to_limit": None if self.seconds_to_limit is None else round(self.seconds_to_limit, 1),
+            "findings": self.findings,
+            **recording,
+        }
+        return msgspec.json.encode(escaped(msgspec.to_builtins(told)))
 
 
 class Observation:
@@ -370,7 +370,7 @@ def looks(observation: Observation, seconds: float | None) -> Iterator[Sample]:
 
 def positive(seconds: float) -> float:
     """The seconds of an observation; raises UsageError if there is nothing in them to observe."""
-    if seconds <= 0:
+    if not 0 < seconds < float("inf"):
         raise UsageError(f"cannot observe for {seconds:g} s", "give a positive duration: --for 10s")
     return seconds
 

@@ -199,6 +199,9 @@ def test_other_commands_see_the_recording_while_it_runs(cli: Cli, tmp_path: Path
         (["run", "--recording", "/no/such/folder/x", "--", "true"], 2, "/no/such/folder is no folder"),
         (["report", "/no/such/file"], 2, "No such file or directory"),
         (["report", "/etc/passwd"], 3, "is not a recording of leakline"),
+        (["run", "--", ""], 2, "no command was given"),
+        (["run", "--fail-on-leak", "7", "--", "true"], 2, "write --fail-on-leak=7"),
+        (["run", "--output", "/no/such/file", "--", "true"], 2, "/no/such is no folder"),
     ],
 )
 def test_mistakes_are_told_in_two_lines(cli: Cli, words: list[str], status: int, said: str) -> None:
@@ -226,8 +229,29 @@ def test_a_report_is_written_to_a_device_or_a_stream_and_takes_the_place_of_a_fi
     assert link.is_symlink()
     assert file.read_text().startswith("STEADY")
     nowhere = cli("run", "--output", "", "--", "true")
-    assert nowhere.returncode == 0
-    assert "could not be written: Is a directory; the report:\nSTEADY" in nowhere.stderr
+    assert (nowhere.returncode, nowhere.stderr.splitlines()[0]) == (2, "leakline: . is a folder")
+    (tmp_path / "gone").mkdir()
+    vanished = cli("run", "--output", str(tmp_path / "gone/report"), "--", "rmdir", str(tmp_path / "gone"))
+    assert vanished.returncode == 0
+    assert "could not be written: No such file or directory; the report:\nSTEADY" in vanished.stderr
+
+
+def test_nothing_recorded_is_no_good_news(cli: Cli, tmp_path: Path) -> None:
+    source, static = tmp_path / "leaks.c", tmp_path / "leaks"
+    source.write_text(
+        '#include <fcntl.h>\nint main(void) { for (int i = 0; i < 30; i++) open("/dev/null", 0); return 0; }'
+    )
+    subprocess.run(["gcc", "-static", "-o", static, source], check=True)
+    done = cli("run", "--fail-on-leak", "--", str(static))
+    assert done.returncode == 3
+    assert "leakline: nothing was recorded: the program is statically linked" in done.stderr
+    assert cli("run", "--", str(static)).returncode == 0
+
+
+def test_a_report_that_must_go_to_stderr_needs_no_stdout(tmp_path: Path) -> None:
+    line = f'"{sys.executable}" -m leakline run -- sh -c "echo said" >&-'
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert "STEADY" in done.stderr
 
 
 def test_a_script_without_an_interpreter_line_is_run_as_a_shell_runs_it(cli: Cli, tmp_path: Path) -> None:

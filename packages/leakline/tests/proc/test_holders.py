@@ -174,3 +174,23 @@ def test_a_port_of_another_user_is_said_to_be_hidden(start: Any) -> None:
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_names_of_any_bytes(tmp_path: Path) -> None:
+    """`leakline holders` as a shell hands the name over, and in JSON, which has no such bytes."""
+    with socket.socket(socket.AF_UNIX) as abstract:
+        name = os.fsencode(tmp_path) + b"\xff\n"
+        abstract.bind(b"\0" + name)
+        for typed in (b"@" + name, b"@" + os.fsencode(tmp_path) + rb"\xff\n"):
+            done = subprocess.run(
+                [sys.executable, "-m", "leakline", "holders", typed, "--json"], capture_output=True, check=False
+            )
+            assert done.stderr == b""
+            told = json.loads(done.stdout)
+            assert [hold["pid"] for hold in told["holds"]] == [os.getpid()]
+
+
+@pytest.mark.parametrize("typed", [":abc", ":-1", ":", "[::1]", ":80/xyz"])
+def test_what_is_no_port_is_no_path_either(typed: str) -> None:
+    with pytest.raises(UsageError, match="is neither a path that exists nor a port"):
+        asked(typed)

@@ -1,7 +1,10 @@
-"""The command line of datacenter: one subcommand a file, its docstring is its help.
+"""The command line of datacenter; `main` is the console script.
 
 Data on stdout, everything else on stderr. Exit codes: 0 done, 1 the call or the command failed, 2 wrong usage, 3
-nobody there.
+nobody there, or nowhere to write to.
+
+This file imports next to nothing by itself: what takes time is imported inside `main`, whose user may press Ctrl-C at
+any moment.
 """
 
 from __future__ import annotations
@@ -9,19 +12,6 @@ from __future__ import annotations
 import os
 import sys
 
-import typer
-
-from datacenter.commands.call import call
-from datacenter.commands.demo import demo
-from datacenter.commands.doctor import doctor
-from datacenter.commands.drain import drain
-from datacenter.commands.fds import fds
-from datacenter.commands.ls import ls
-from datacenter.commands.proxy import proxy
-from datacenter.commands.serve import serve
-from datacenter.commands.stats import stats
-from datacenter.commands.up import up
-from datacenter.commands.watchdog import watchdog
 from datacenter.errors import (
     AddressError,
     AddressInUseError,
@@ -31,48 +21,16 @@ from datacenter.errors import (
     InsecureAddressError,
     NotServableError,
 )
-from datacenter.version import __version__
 
 USAGE = (AddressError, BadOptionError, InsecureAddressError, NotServableError)
 NOBODY_THERE = (BrokerUnreachableError, AddressInUseError)
-
-app = typer.Typer(
-    name="datacenter",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Services that find each other and talk over ZeroMQ, and account for every descriptor they open.\n\n"
-    "Start with:  datacenter up &  datacenter serve module:service &  datacenter call greeter.hello '\"Ann\"'",
-)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"datacenter {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: bool = typer.Option(
-        False, "--version", callback=_version, is_eager=True, help="Show the version and exit."
-    ),
-) -> None:
-    pass
-
-
-for command in (up, serve, ls, stats, call, drain, watchdog, proxy, fds, demo):
-    app.command()(command)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
-    doctor
-)
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def main() -> None:
     """Entry point: runs a subcommand and turns every expected error into one message and an exit code."""
     try:
-        app()
+        _run()
     except DatacenterError as error:
         print(f"datacenter: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, USAGE) else 3 if isinstance(error, NOBODY_THERE) else 1)
@@ -81,4 +39,15 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+
+
+def _run() -> None:
+    from datacenter.commands.app import app
+    from leakline.errors import LeaklineError
+
+    try:
+        app()
+    except LeaklineError as error:  # what was to be written could not be
+        print(f"datacenter: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

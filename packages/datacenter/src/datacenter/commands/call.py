@@ -12,6 +12,7 @@ import typer
 from datacenter.checks import MAX_SECONDS
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, seconds
 from datacenter.errors import BadArgumentsError
+from leakline.reports.style import write
 
 RESERVED = ("returns", "deadline_s")  # parameters of Client.call itself
 
@@ -58,7 +59,7 @@ def call(
     values, keywords = parse(arguments or [])
     with Client(broker, options=ClientOptions(insecure=insecure, route=route.value)) as client:
         result = client.call(target, *values, deadline_s=deadline_s, **keywords)
-    print(json.dumps(result, default=_plain, ensure_ascii=False))
+    write(json.dumps(result, default=_plain, ensure_ascii=False))
 
 
 def parse(arguments: list[str]) -> tuple[list[Any], dict[str, Any]]:

@@ -15,6 +15,7 @@ from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, seconds
 from datacenter.errors import DatacenterError, NoSuchServiceError
 from datacenter.session import Session
 from datacenter.wire import Instance, Resolution
+from leakline.reports.style import write
 
 CONNECT_S = 3.0
 
@@ -95,12 +96,12 @@ def _show(service: Resolution, left: tuple[Instance, ...], as_json: bool) -> Non
     drained = [instance for instance in service.instances if instance not in left]
     if as_json:
         rows = {"drained": [_row(instance) for instance in drained], "left": [_row(instance) for instance in left]}
-        print(json.dumps({"schema": 1, "service": service.name, **rows}))
+        write(json.dumps({"schema": 1, "service": service.name, **rows}))
         return
     if not service.instances:
         print(f"nobody serves {service.name} now; what was drained before may still finish its calls", file=sys.stderr)
     for instance in drained:
-        print(f"drained {instance.id}  pid {instance.pid}  {instance.endpoint}")
+        write(f"drained {instance.id}  pid {instance.pid}  {instance.endpoint}")
     for instance in left:
         print(
             f"datacenter: {instance.id} (pid {instance.pid}) was asked to end and is still registered\n"

@@ -22,6 +22,7 @@ from leakline import proc
 from leakline.errors import KernelThreadError, LeaklineError, NoSuchProcessError, ZombieError
 from leakline.facts import Address, Descriptor, Snapshot
 from leakline.recorder import Entry
+from leakline.reports.style import write
 
 _STANDARD = {0: "stdin", 1: "stdout", 2: "stderr"}
 _HEADER = ("FD", "KIND", "OWNER", "AGE", "WHAT IT IS")
@@ -57,10 +58,9 @@ def fds(
     comparison, snapshot = look(pid)
     rows = rows_of(comparison, {each.number: each for each in snapshot.descriptors}, time.monotonic())
     if as_json:
-        print(json.dumps(as_object(pid, snapshot.command, comparison, rows)))
+        write(json.dumps(as_object(pid, snapshot.command, comparison, rows)))
         return
-    for line in [*as_lines(rows), summary(rows), certainty(comparison)]:
-        print(line)
+    write("\n".join([*as_lines(rows), summary(rows), certainty(comparison)]))
 
 
 def look(pid: int) -> tuple[Comparison, Snapshot]:

@@ -9,6 +9,7 @@ import typer
 
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION
 from datacenter.wire import Resolution
+from leakline.reports.style import write
 
 CONNECT_S = 3.0
 
@@ -37,7 +38,7 @@ def ls(
         process.release_session(session)
         runtime.release(process)
     if as_json:
-        print(
+        write(
             json.dumps(
                 {"schema": 1, "broker": msgspec.to_builtins(welcome), "services": [as_object(s) for s in services]}
             )
@@ -45,8 +46,8 @@ def ls(
         return
     if not services:
         typer.echo("no service has registered; start one: datacenter serve MODULE:SERVICE", err=True)
-    for line in as_lines(services):
-        print(line)
+    else:
+        write("\n".join(as_lines(services)))
 
 
 def as_object(resolution: Resolution) -> dict[str, object]:

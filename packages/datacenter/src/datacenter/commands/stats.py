@@ -15,6 +15,7 @@ from datacenter.checks import MAX_SECONDS
 from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, seconds
 from datacenter.errors import DatacenterError, no_such_service
 from datacenter.wire import Resolution
+from leakline.reports.style import write
 
 CONNECT_S = 3.0
 COLUMNS = ("calls", "errors", "refused", "malformed", "in_flight", "outbox", "dropped_replies")
@@ -47,11 +48,10 @@ def stats(
     if as_json:
         instances = [as_object(where, answer) for where, answer in answers.items()]
         silent = {where: error.message for where, error in told.items() if isinstance(error, DatacenterError)}
-        print(json.dumps({"schema": 1, "service": service, "total": total, "instances": instances,
+        write(json.dumps({"schema": 1, "service": service, "total": total, "instances": instances,
                           "families": list(families.values()), "silent": silent}))  # fmt: skip
     else:
-        for line in as_lines(answers, families, total):
-            print(line)
+        write("\n".join(as_lines(answers, families, total)))
         if not resolution.instances:
             print(f"nobody serves {service} now", file=sys.stderr)
     for error in told.values():

@@ -139,6 +139,9 @@ class RedisClient(asyncio.Protocol):
         self._backlog.extend(words for line in lines[:-1] if (words := line.split()))
 
     def _framed(self, data: bytes) -> None:
+        if self._since_request == 0 and data[1:9].isdigit():  # Redis' own limit is seven digits long
+            self._refuse("invalid multibulk length")
+            return
         self._reader.feed(data)
         self._since_request += len(data)
         try:
@@ -151,6 +154,8 @@ class RedisClient(asyncio.Protocol):
                     self._backlog.append(words)
         except hiredis.ProtocolError as error:
             self._refuse(str(error))
+        except MemoryError:  # it makes room for as many words as are announced
+            self._refuse("invalid multibulk length")
         if self._since_request > self._options.max_redis_bytes:
             self._refuse(f"a request of more than {self._options.max_redis_bytes} bytes")
 

@@ -5,9 +5,11 @@ which backends live. No worker has a connection to the registry, and none inheri
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import socket
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -41,7 +43,8 @@ class Settings(Struct):
     verbose: int = 0
 
 
-def reserve(listen: str, *, broker: str, insecure: bool) -> socket.socket:
+@contextlib.contextmanager
+def reserve(listen: str, *, broker: str, insecure: bool) -> Iterator[socket.socket]:
     """A socket that is bound to HOST:PORT and does not listen: nobody else gets the port while it is open, and workers
     can share it. Port 0: a free one.
 
@@ -59,18 +62,36 @@ def reserve(listen: str, *, broker: str, insecure: bool) -> socket.socket:
             )
     host, _, port = address.text.removeprefix("tcp://").rpartition(":")
     place = ("" if host == "*" else host.strip("[]"), 0 if port == "*" else int(port))
+    taken = contextlib.ExitStack()
     try:
         # First without sharing: somebody else's gateway would share its port, and take half of the clients.
         with _bound(place, shared=False) as alone:
             place = (place[0], alone.getsockname()[1])
-        return _bound(place, shared=True)
+        taken.enter_context(_only_one(place))
+        reserved = taken.enter_context(_bound(place, shared=True))
     except OSError as error:
+        taken.close()
         problem = error.strerror or str(error)
         kind = AddressInUseError if "in use" in problem else AddressError
         raise kind(
             f"cannot listen at {listen}: {problem}",
             f"See who holds it: leakline holders :{place[1]}; or take another: --listen HOST:PORT.",
         ) from None
+    with taken:
+        yield reserved
+
+
+def _only_one(place: tuple[str, int]) -> socket.socket:
+    """A name that one gateway can have at a time, and that the kernel takes back. Two sockets with SO_REUSEADDR may be
+    bound to one port as long as neither listens, and a gateway listens only once the registry has spoken.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        made.bind(f"\0datacenter gateway {place[0]}:{place[1]}")
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _bound(place: tuple[str, int], *, shared: bool) -> socket.socket:

@@ -15,6 +15,7 @@ When the supervisor has died, the fork server sees to it that the family ends: i
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib
 import os
 import select
@@ -33,6 +34,9 @@ from datacenter.prefork.framing import framed
 from datacenter.prefork.surroundings import strange_descriptors, strange_threads
 
 CONTROL: Final = 3
+#: Ctrl-C reaches every process of the terminal, a service manager's SIGTERM every one of the group: the supervisor says
+#: who ends, and when. It starts this program with these blocked.
+NOT_FOR_US: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MAX_PACKET: Final = 128 * 1024
 _PR_SET_NAME: Final = 15
 
@@ -116,7 +120,7 @@ class ForkServer:
         end = socket.socket(fileno=pipe)
         end.sendall(framed(messages.encode(messages.Started(os.getpid()))))
         entry: Entry = found(message.function)
-        return lambda: entry(end, self._arguments)
+        return functools.partial(_live, entry, end, self._arguments)
 
     def _forget_ended(self) -> None:
         for number in _ended(self._guarded, 0.0):
@@ -130,6 +134,18 @@ class ForkServer:
                 self._guarded.remove(number)
         for number in self._guarded:
             signal.pidfd_send_signal(number, signal.SIGKILL)
+
+
+def _live(entry: Entry, end: socket.socket, arguments: Raw) -> None:
+    """The life of a forked process. If it cannot begin, the supervisor is told why, and says so once for all."""
+    try:
+        entry(end, arguments)
+    except DatacenterError as error:
+        try:
+            end.sendall(framed(messages.encode(messages.NotPrepared(error.code, error.message, error.hint))))
+        except OSError:  # it had taken its pipe, and closed it
+            print(f"datacenter: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _leave_grandchild() -> None:
@@ -171,10 +187,9 @@ def pass_over(_number: int, _frame: object) -> None:
 
 
 def main() -> None:
-    # Ctrl-C reaches every process of the terminal, a service manager's SIGTERM every one of the group: the supervisor
-    # says who ends, and when.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in NOT_FOR_US:
         signal.signal(number, pass_over)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_US)
     sys.argv[:] = ["datacenter"]
     name_process("fork-server")
     control = socket.socket(fileno=CONTROL)
@@ -184,11 +199,7 @@ def main() -> None:
     except (BrokenPipeError, ConnectionResetError, ProtocolError):
         return
     if job is not None:
-        try:
-            job()
-        except DatacenterError as error:
-            print(f"datacenter: {error}", file=sys.stderr)
-            sys.exit(1)
+        job()
 
 
 if __name__ == "__main__":

@@ -75,6 +75,13 @@ class ForkServers:
         else:
             self._waiting.append((message, pipe))
 
+    def drop_waiting(self, function: str) -> None:
+        """Forgets such processes that no fork server was asked for yet: their pipes end, as if they had ended."""
+        for message, pipe in self._waiting:
+            if message.function == function:
+                pipe.close()
+        self._waiting = [(message, pipe) for message, pipe in self._waiting if message.function != function]
+
     def guard(self, child: Child) -> None:
         """Has the fork server kill `child` should it outlive the supervisor."""
         if self._current is not None and self._current.prepared:

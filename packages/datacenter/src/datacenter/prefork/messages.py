@@ -60,7 +60,9 @@ class Prepared(Struct, frozen=True, array_like=True, tag="prepared", tag_field="
 
 
 class NotPrepared(Struct, frozen=True, array_like=True, tag="not-prepared", tag_field="tag"):
-    """What the workers need cannot be had; the error's code, words and hint."""
+    """What the workers need cannot be had; the error's code, words and hint. Said also by a worker that cannot begin,
+    to the supervisor.
+    """
 
     code: str
     message: str
@@ -139,7 +141,18 @@ class AskFamily(Struct, frozen=True, array_like=True, tag="ask-family", tag_fiel
 
 
 FromWorker = (
-    Started | Serving | Ready | Retired | Register | Unregister | Watch | Unwatch | Alive | Statistics | AskFamily
+    Started
+    | NotPrepared
+    | Serving
+    | Ready
+    | Retired
+    | Register
+    | Unregister
+    | Watch
+    | Unwatch
+    | Alive
+    | Statistics
+    | AskFamily
 )
 
 # --- supervisor -> worker
@@ -214,6 +227,7 @@ ToWorker = End | Registered | Refused | Unregistered | DrainRequested | Changed 
 ToWatcher = End | Register | Unregister | Watch | Unwatch
 FromWatcher = (
     Started
+    | NotPrepared
     | Serving
     | Ready
     | Alive

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
 import signal
 import socket
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -18,7 +21,7 @@ from msgspec import Raw, Struct
 
 from datacenter import runtime
 from datacenter.dispatcher import ServiceOptions
-from datacenter.errors import AddressError, InsecureAddressError, NotServableError
+from datacenter.errors import AddressError, DatacenterError, InsecureAddressError, NotServableError
 from datacenter.importing import load
 from datacenter.listening import checked_advertise
 from datacenter.main_loop import run, set_up_logging
@@ -35,6 +38,10 @@ _COUNTS = ("calls", "errors", "refused", "malformed", "dropped_replies")
 _GAUGES = ("in_flight", "outbox")
 
 _services: list[Service] = []
+
+
+class _SaidError(Exception):
+    """A worker cannot begin, and has told the supervisor why."""
 
 
 class Settings(Struct):
@@ -56,6 +63,11 @@ def check_addresses(settings: Settings) -> None:
         raise AddressError(
             f"several workers cannot listen at {settings.listen}",
             "Each needs a port of its own, also beside the one that it replaces: --listen tcp://HOST:0.",
+        )
+    if settings.listen.startswith("ipc://"):
+        raise AddressError(
+            f"several workers cannot listen at {settings.listen}",
+            "Each needs an address of its own, and a UNIX socket has no free number to take: --listen tcp://127.0.0.1:0.",
         )
     host, _, port = settings.advertise.rpartition(":")
     if settings.advertise:
@@ -120,7 +132,10 @@ def main(end: socket.socket, arguments: Raw) -> None:
     """The entry of a worker."""
     _name_log()
     settings = msgspec.msgpack.decode(arguments, type=Settings)
-    run(functools.partial(_main, end, settings))
+    try:
+        run(functools.partial(_main, end, settings))
+    except _SaidError:
+        sys.exit(1)
 
 
 async def _main(end: socket.socket, settings: Settings, stop: asyncio.Event) -> None:
@@ -152,18 +167,20 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
     server: Server | None = None
     worker = process.reactor.run(open_line())
     try:
-        server = Server(
-            _services,
-            registrar=worker.registrar,
-            family=functools.partial(_family, process, worker),
-            listen=settings.listen,
-            advertise_host=settings.advertise.rpartition(":")[0],
-            insecure=settings.insecure,
-            options=ServiceOptions(threads=settings.threads, drain_s=settings.drain_s),
-        )
+        with _saying_why(worker):
+            server = Server(
+                _services,
+                registrar=worker.registrar,
+                family=functools.partial(_family, process, worker),
+                listen=settings.listen,
+                advertise_host=settings.advertise.rpartition(":")[0],
+                insecure=settings.insecure,
+                options=ServiceOptions(threads=settings.threads, drain_s=settings.drain_s),
+            )
         patience_s: float | None = None
         try:
-            server.start()
+            with _saying_why(worker):
+                server.start()
             worker.serving(server.endpoint)
             await _until_over(server, stop, worker)
         except asyncio.CancelledError:
@@ -172,6 +189,16 @@ async def _serve(process: runtime.Runtime, end: socket.socket, settings: Setting
             await server.close(drain_s=patience_s)
     finally:
         process.reactor.run(worker.close())
+
+
+@contextlib.contextmanager
+def _saying_why(worker: Worker) -> Iterator[None]:
+    """Tells the supervisor why this worker cannot begin: it says so once for all."""
+    try:
+        yield
+    except DatacenterError as error:
+        worker.say(messages.NotPrepared(error.code, error.message, error.hint))
+        raise _SaidError from error
 
 
 async def _until_over(server: Server, stop: asyncio.Event, worker: Worker) -> None:

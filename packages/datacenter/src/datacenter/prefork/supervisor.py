@@ -21,7 +21,7 @@ from typing import Any, Final
 from msgspec import Raw
 
 from datacenter import options
-from datacenter.errors import DatacenterError
+from datacenter.errors import CATALOGUE, DatacenterError
 from datacenter.prefork import messages
 from datacenter.prefork.book import Book, ForWorkers
 from datacenter.prefork.children import Child, said_of
@@ -70,11 +70,13 @@ class Supervisor:
         self._timer: asyncio.Handle | None = None
         self._is_ready = False
         self._said: set[str] = set()  # of what would be said for each worker
+        self._ever_served = False
+        self._cannot_begin: DatacenterError | None = None  # why the first workers cannot: nor will others
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until `stop` is set, all workers were drained, or the task is cancelled (then it hurries).
 
-        Raises what the first preparation raised (NotServableError, …).
+        Raises what the first preparation raised (NotServableError, …), or the first workers, if none ever served.
         """
         self._loop = asyncio.get_running_loop()
         self._ledger = Ledger.open()
@@ -90,10 +92,12 @@ class Supervisor:
         adopt_orphans()
         try:
             self._tick()
-            await self._until(lambda: stop.is_set() or self._pool.closed or self._failure is not None)
+            await self._until(lambda: stop.is_set() or self._pool.closed or bool(self._failure or self._cannot_begin))
             if self._failure is not None:
                 raise self._failure
             await self._end()
+            if self._cannot_begin is not None:
+                raise self._cannot_begin
         finally:
             self._close()
 
@@ -150,6 +154,7 @@ class Supervisor:
         """All workers in order, then the watcher (so that each can leave the registry), then the fork server."""
         try:
             self._act(self._pool.stop(self._loop.time()))
+            self._fork_servers.drop_waiting(self._plan.worker)
             self._look_soon()
             await self._until(lambda: not self._pool.members)
         except asyncio.CancelledError:
@@ -157,14 +162,15 @@ class Supervisor:
             self._look_soon()
             await self._until(lambda: not self._pool.members)
         self._act_watcher(self._watchers.stop(self._loop.time()))
+        self._fork_servers.drop_waiting(self._plan.watcher)
         self._look_soon()
         await self._until(lambda: not self._watchers.members)
 
     def _close(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for child in self.everybody():
-            child.close()
+        for child in (*self._children.values(), *([] if self._watcher is None else [self._watcher])):
+            child.close()  # also those that were never born: their pipes would be heard to end
         self._fork_servers.close()
         self._ledger.close()
 
@@ -300,7 +306,10 @@ class Supervisor:
                 if not self._born(child, message.pid):
                     self._worker_ended(number, None)
                     return
+            case messages.NotPrepared():
+                self._cannot(child, message)
             case messages.Serving():
+                self._ever_served = True
                 self._endpoints[number] = message.endpoint
                 self._pool.serving(now, number)
             case messages.Ready():
@@ -315,6 +324,15 @@ class Supervisor:
         for_watcher, for_workers = self._book.from_worker(number, message)
         self._tell_watcher(*for_watcher)
         self._tell_workers(for_workers)
+
+    def _cannot(self, child: Child, message: messages.NotPrepared) -> None:
+        """It cannot begin. If a worker ever could, that may pass, or is the fault of newer code: others are tried."""
+        error = CATALOGUE.get(message.code, DatacenterError)(message.message, message.hint)
+        if self._ever_served:
+            log.error("%s: %s", child.title, error)
+        elif self._cannot_begin is None:
+            self._cannot_begin = error
+            self._look_soon()
 
     def _worker_leaves(self, number: int) -> None:
         child = self._children[number]
@@ -388,6 +406,8 @@ class Supervisor:
                     self._tell_watcher(*self._book.replay())
                 else:
                     self._watcher_ended(number, None)
+            case messages.NotPrepared():
+                self._cannot(self._watcher, message)
             case messages.Serving():
                 self._watchers.serving(self._loop.time(), number)
             case messages.Refused():

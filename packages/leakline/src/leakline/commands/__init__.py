@@ -37,7 +37,8 @@ def _run() -> None:
     from leakline.commands.app import app
     from leakline.reports.style import check_stdout
 
-    check_stdout()
+    if sys.argv[1:2] != ["run"]:  # whose report goes to stderr, and whose command has its own streams
+        check_stdout()
     app(sys.argv[1:])(prog_name="leakline")
 
 

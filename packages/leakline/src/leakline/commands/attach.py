@@ -13,6 +13,7 @@ from leakline import proc
 from leakline.commands.arguments import AsJson, Html, Target
 from leakline.commands.doctor import Progress
 from leakline.commands.files import check_folder, write_page
+from leakline.commands.interrupts import ended_as_by_interrupt
 from leakline.durations import in_words, seconds_of
 from leakline.errors import LeaklineError
 from leakline.figures import printable
@@ -59,9 +60,8 @@ def attach(
     check_folder(output)
     check_folder(html)
     pid = proc.find(target)
-    with recorder.attach(pid) as attached:
-        _say(attached)
-        report, why = _observe(pid, attached.readable, seconds, threshold)
+    with ended_as_by_interrupt(), recorder.attach(pid) as attached:
+        report, why = _observe(attached, seconds, threshold)
     text = json_report.render(report) if as_json else terminal.render(report, style_of(sys.stdout), datetime.now(), why)
     if output is None:
         write(text)
@@ -94,13 +94,15 @@ def _say(attached: Attached) -> None:
     print(printable(text), file=sys.stderr, flush=True)
 
 
-def _observe(pid: int, recording: Path, seconds: float, threshold: int | None) -> tuple[Report, str]:
+def _observe(attached: Attached, seconds: float, threshold: int | None) -> tuple[Report, str]:
     """The report, and why it came before the time was over."""
+    pid, recording = attached.pid, attached.readable
     observation = Observation(pid, window=seconds + 1.0, recording=recording)
     recordings = Recordings(pid, recording)
     refused = recordings.exhausted()
     progress, why = Progress(seconds), ""
     try:
+        _say(attached)
         for sample in looks(observation, seconds):
             progress.show(observation, sample)
             if threshold is not None and sample.total > threshold:

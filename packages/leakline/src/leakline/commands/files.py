@@ -39,8 +39,12 @@ def write_file(file: Path, text: str) -> None:
         return
     place = file.resolve()  # a link stays one
     part = place.with_name(place.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(place)
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(place)
+    except OSError:
+        part.unlink(missing_ok=True)  # of a full disk
+        raise
 
 
 def write_page(file: Path | None, report: Report, why: str = "") -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from typer.core import TyperCommand
 from leakline.commands.arguments import AsJson, Html
 from leakline.commands.files import check_folder, write_file, write_page
 from leakline.errors import LeaklineError, UsageError
+from leakline.figures import printable
 from leakline.observe import STEP_S, Observation, Report, report_of
 from leakline.recorder.launch import Launched, launch, tidy
 from leakline.recorder.preloadable import why_unrecorded
@@ -29,6 +31,7 @@ from leakline.reports.style import style_of
 EXHAUSTED_EVERY_S = 0.25
 AFTER_INTERRUPT_S = 2.0
 DEFAULT_LEAK_STATUS = 1
+NOTHING_RECORDED = 3
 _BARE_FAIL = "--fail-on-leak"
 
 
@@ -37,6 +40,9 @@ class RunCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
+        for bare, word in pairwise(args[:end]):
+            if bare == _BARE_FAIL and word.isdecimal():
+                raise UsageError(f"{_BARE_FAIL} {word}: a code belongs to it", f"write {_BARE_FAIL}={word}")
         args = [f"{_BARE_FAIL}={DEFAULT_LEAK_STATUS}" if i < end and w == _BARE_FAIL else w for i, w in enumerate(args)]
         return super().parse_args(ctx, args)
 
@@ -97,6 +103,7 @@ def run(
     if as_json and output is None:
         raise UsageError("--json needs a file: stdout is the command's", "add --output FILE")
     check_folder(html)
+    check_folder(output)
     folder = recordings_folder()
     tidy(folder)
     _check_new(recording)
@@ -108,7 +115,8 @@ def run(
         report, status = session.watch(interrupts)
     found = report.exit_code != 0
     if report.recorded is None:
-        print(f"leakline: {why_unrecorded((command or ['it'])[0])}", file=sys.stderr, flush=True)
+        why = why_unrecorded((command or ["it"])[0], launched.recording.absolute().parent)
+        print(f"leakline: {printable(why)}", file=sys.stderr, flush=True)
     if found or not quiet:
         _tell(report, "", output, as_json, html)
     kept = recording is not None or status < 0
@@ -116,7 +124,12 @@ def run(
         with suppress(OSError):
             launched.recording.unlink()
     leaks = any(finding.severity == "leak" for finding in report.findings)
-    _end(fail_on_leak if leaks and fail_on_leak is not None else None, status)
+    if fail_on_leak is not None and leaks:
+        raise typer.Exit(fail_on_leak)
+    if report.recorded is None and status == 0 and (fail_on_leak is not None or recording is not None):
+        raise typer.Exit(NOTHING_RECORDED)
+    # A signal's number is told as a shell tells it.
+    raise typer.Exit(status if status >= 0 else 128 - status)
 
 
 def _check_new(recording: Path | None) -> None:
@@ -233,10 +246,3 @@ def _tell(report: Report, why: str, output: Path | None, as_json: bool, html: Pa
         write_file(output, text + "\n")
     except OSError as error:
         print(f"leakline: {output} could not be written: {error.strerror}; the report:\n{text}", file=sys.stderr)
-
-
-def _end(code: int | None, status: int) -> None:
-    """End with the command's status; 128 and its number for a signal, as a shell tells it."""
-    if code is not None:
-        raise typer.Exit(code)
-    raise typer.Exit(status if status >= 0 else 128 - status)

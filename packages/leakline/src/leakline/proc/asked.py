@@ -67,7 +67,11 @@ def asked(typed: str) -> Asked:
     if status is None and match is not None and "/" not in match["host"]:
         return _port(typed, match)
     if status is None and typed.startswith("@"):
-        return UnixAsked(typed, typed, f"the abstract UNIX socket {typed}")
+        # Bytes that are no UTF-8 as tables of sockets have them here: escaped.
+        name = os.fsencode(typed).decode(errors="backslashreplace")
+        return UnixAsked(typed, name, f"the abstract UNIX socket {name}")
+    if status is None and typed.startswith((":", "[")):
+        raise _neither(typed)
     path = os.path.realpath(typed)
     if status is None:
         return FileAsked(
@@ -122,7 +126,11 @@ def _numeric(host: str, typed: str) -> str:
             return socket.inet_ntop(family, socket.inet_pton(family, host))
         except OSError:
             continue
-    raise UsageError(
+    raise _neither(typed)
+
+
+def _neither(typed: str) -> UsageError:
+    return UsageError(
         f"`{typed}` is neither a path that exists nor a port at a numeric address",
         "write `:8080`, `127.0.0.1:8080`, `[::1]:8080` or `localhost:8080`",
     )

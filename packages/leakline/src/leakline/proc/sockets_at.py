@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from leakline.errors import LeaklineError
 from leakline.facts import Socket
+from leakline.figures import printable
 from leakline.proc import net_files, sock_diag
 from leakline.proc.asked import PortAsked, UnixAsked
 from leakline.proc.process import Process, user_name
@@ -94,7 +95,7 @@ def _at_name(asked: UnixAsked, folder: str, netlink: bool) -> Tables:
     """Twice: what has the name, then the rows of those; of a file also what was bound by another name of it."""
     names = Tables(set())
     _read_unix(names, folder, netlink)
-    wanted = {inode for inode, name in names.names.items() if name == asked.name}
+    wanted = {inode for inode, name in names.names.items() if asked.name in (name, printable(name))}
     if asked.identity is not None:
         device, inode = asked.identity
         wanted |= {each for each, file in names.files.items() if file == (device, inode & 0xFFFFFFFF)}

@@ -48,7 +48,7 @@ def launch(command: Sequence[str], *, recording: Path | None = None, follow_chil
     Raises UsageError (no command), CommandError (it cannot be executed) and LibraryMissingError. Not thread-safe: it
     forks; call it from a program of one thread.
     """
-    if not command:
+    if not command or not command[0]:
         raise UsageError("no command was given", "write it after two dashes: leakline run -- ./server --port 80")
     if not LIBRARY.is_file():
         raise LibraryMissingError(

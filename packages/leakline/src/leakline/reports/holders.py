@@ -10,6 +10,7 @@ import msgspec
 
 from leakline.durations import in_words
 from leakline.facts import Socket
+from leakline.figures import escaped
 from leakline.holding import DELETED, Held, Row, rows
 from leakline.reports.listing import address_text
 from leakline.reports.style import Style, grouped, printable
@@ -41,7 +42,7 @@ def as_json(held: Held) -> str:
         }
         for row in rows(held)
     ]
-    return msgspec.json.encode({"schema": 1, **msgspec.structs.asdict(held), "rows": shown}).decode()
+    return msgspec.json.encode(escaped({"schema": 1, **msgspec.to_builtins(held), "rows": shown})).decode()
 
 
 def as_text(held: Held, style: Style) -> str:

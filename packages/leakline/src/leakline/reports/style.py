@@ -77,6 +77,7 @@ def write(text: str) -> None:
 
     Ends the program when that reader is gone. Raises LeaklineError when nothing can be written, as on a full disk.
     """
+    check_stdout()
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

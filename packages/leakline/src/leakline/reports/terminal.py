@@ -51,7 +51,7 @@ def verdict_lines(report: Report, style: Style, now: datetime) -> list[str]:
     """What, how fast, until when; under it, of which process."""
     word = report.verdict.upper()
     first, *rest = textwrap.wrap(
-        f"{word}  {headline(report, now)}", style.width, subsequent_indent=" " * (len(word) + 2)
+        f"{word}  {printable(headline(report, now))}", style.width, subsequent_indent=" " * (len(word) + 2)
     )
     first = style.paint(word, _COLOURS[report.verdict]) + style.paint(first[len(word) :], "bold")
     return [first, *(style.paint(line, "bold") for line in rest)]
