@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,6 +196,20 @@ def test_what_is_told_of_an_old_one_concerns_nobody() -> None:
     pool.serving(5.1, number)
     assert pool.ready(5.1, number) == []
     assert [*pool.members] == [successor]
+
+
+@pytest.mark.parametrize("starts_first", [True, False])
+def test_a_place_that_is_drained_in_its_turn_holds_up_no_renewal(starts_first: bool) -> None:
+    pool = new_pool()
+    first, second = running(pool)
+    pool.retired(second)
+    pool.ended(5.0, second)
+    pool.renew(6.0)
+    successor = started(pool, 6.0)[0] if starts_first else 0
+    pool.retired(first)
+    pool.ended(6.1, successor)
+    (in_the_other_place,) = started(pool, 6.2)
+    assert pool.members[in_the_other_place].place == 1
 
 
 @given(

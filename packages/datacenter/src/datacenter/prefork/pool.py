@@ -136,7 +136,10 @@ class Pool:
             place.successor = None
         else:  # its successor, if there is one, is the only hope now
             place.current, place.successor = place.successor, None
-        if self.stopping or place.closed:
+        if self.stopping:
+            return
+        if place.closed:
+            self._want_next_renewal(now)  # it may have been the turn of this place
             return
         if place.current is None or self.members[place.current].generation < self.generation:
             self.restarts += 1
@@ -192,7 +195,10 @@ class Pool:
         for index, place in enumerate(self._places):
             if place.start_at is not None and place.start_at <= now:
                 place.start_at = None
-                actions.append(self._start(now, index))
+                if place.closed:
+                    self._want_next_renewal(now)
+                else:
+                    actions.append(self._start(now, index))
         for member in self.members.values():
             if member.kill_at is not None and member.kill_at <= now and not member.killed:
                 member.killed = True

@@ -349,7 +349,7 @@ class Supervisor:
     def _worker_ended(self, number: int, status: int | None) -> None:
         child = self._children.pop(number)
         member = self._pool.members.get(number)
-        if member is not None and (status or member.state != "ending"):
+        if self._cannot_begin is None and member is not None and (status or member.state != "ending"):
             level = logging.WARNING if status or not child.pid else logging.INFO
             log.log(level, "%s (pid %d) %s", child.title, child.pid, said_of(status))
         self._endpoints.pop(number, None)
@@ -438,7 +438,7 @@ class Supervisor:
 
     def _watcher_ended(self, number: int, status: int | None) -> None:
         assert self._watcher is not None
-        if not self._watchers.stopping:
+        if not self._watchers.stopping and self._cannot_begin is None:
             log.warning("the watcher (pid %d) %s; another one takes over", self._watcher.pid, said_of(status))
         self._watcher = None
         self._watchers.ended(self._loop.time(), number)
