@@ -77,8 +77,8 @@ def stuck(observed: Observed) -> list[Finding]:
             per_second=0.0,
             evidence={
                 "waiting for": [_line(observed, group, each) for group, each in groups.items()],
+                **_stacks(observed, threads),  # first: the line to look at
                 **_owners(observed, groups),
-                **_stacks(observed, threads),
             },
             cause="They wait for each other, or for a thread that never comes back: a lock taken twice, two locks taken"
             " in two orders, a join or a reply that is waited for with the lock held, or one socket that several"
