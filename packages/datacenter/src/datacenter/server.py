@@ -165,7 +165,10 @@ class Server:
         """
         self._runtime.check_process()
         for future in self._registering:
-            await asyncio.shield(asyncio.wrap_future(future))
+            wrapped = asyncio.wrap_future(future)
+            # Whoever stops waiting for it need not hear how it ends: shield() forgets it, and asyncio would complain.
+            wrapped.add_done_callback(lambda done: done.cancelled() or done.exception())
+            await asyncio.shield(wrapped)
 
     def lease_left_s(self, name: str) -> float:
         """For how many seconds the instance of this service is certainly in the registry; 0 while nothing is certain,
