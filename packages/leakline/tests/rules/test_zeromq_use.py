@@ -46,7 +46,7 @@ def test_a_recorded_monitor_makes_it_likely_also_with_a_peer(scene: Any) -> None
 def test_a_socket_that_is_signalled_again_and_again_is_none_that_stays_so(scene: Any) -> None:
     reaper = msgspec.structs.replace(REAPER, wakes=500, moved=50)
     assert seen(scene, unread={8: 9.5}, threads=(IO, reaper)) == ["note zmq.socket-per-request"]
-    seldom = msgspec.structs.replace(REAPER, wakes=40, moved=30)
+    seldom = msgspec.structs.replace(REAPER, wakes=100, moved=50)
     assert seen(scene, unread={8: 9.5}, threads=(IO, seldom)) == []
 
 
