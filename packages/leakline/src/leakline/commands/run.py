@@ -123,13 +123,16 @@ def run(
     if not kept:
         with suppress(OSError):
             launched.recording.unlink()
-    leaks = any(finding.severity == "leak" for finding in report.findings)
-    if fail_on_leak is not None and leaks:
-        raise typer.Exit(fail_on_leak)
-    if report.recorded is None and status == 0 and (fail_on_leak is not None or recording is not None):
-        raise typer.Exit(NOTHING_RECORDED)
-    # A signal's number is told as a shell tells it.
-    raise typer.Exit(status if status >= 0 else 128 - status)
+    raise typer.Exit(_exit_code(report, status, fail_on_leak, wanted=fail_on_leak is not None or recording is not None))
+
+
+def _exit_code(report: Report, status: int, fail_on_leak: int | None, *, wanted: bool) -> int:
+    """The command's own; a signal's number as a shell tells it. `wanted`: somebody relies on the recording."""
+    if fail_on_leak is not None and any(finding.severity == "leak" for finding in report.findings):
+        return fail_on_leak
+    if report.recorded is None and status == 0 and wanted:
+        return NOTHING_RECORDED
+    return status if status >= 0 else 128 - status
 
 
 def _check_new(recording: Path | None) -> None:
