@@ -162,6 +162,36 @@ def test_a_child_of_c_code_holds_nothing_though_no_python_runs_in_it(child: Chil
     )
 
 
+def test_a_child_of_c_code_holds_no_socket_that_was_open_for_a_moment(child: Child, library: Path) -> None:
+    """After an accept the hub asks the kernel whether it still gives sockets, by opening one."""
+    child(
+        PREPARE
+        + f"""
+    import ctypes, threading
+    from datacenter.sockets import admission
+    fork_and_wait = ctypes.CDLL({str(library)!r}).fork_and_wait
+    over = threading.Event()
+    def accept_without_end():
+        while not over.is_set():
+            admission.of_process().check(accepted=True)
+    thread = threading.Thread(target=accept_without_end)
+    thread.start()
+    ready, told = os.pipe()
+    left = []
+    for _ in range(100):
+        pid = fork_and_wait(told)
+        os.read(ready, 1)
+        left += left_of(pid)
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+    over.set()
+    thread.join()
+    assert left == [], left
+    assert context.close().clean
+    """
+    )
+
+
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)"])
 def test_objects_notice_a_fork_that_python_was_not_told_of(child: Child, end: str) -> None:
     child(

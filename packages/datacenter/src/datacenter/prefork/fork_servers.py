@@ -180,6 +180,8 @@ class ForkServers:
         elif self._ever_prepared:
             log.error("%s", error)
         else:
+            self._current = None
+            self._leaving.append(link)  # it has said why: that it was killed then is no news
             self._owner.not_prepared(error)
 
     def _ended(self, link: ForkServerLink, status: int) -> None:

@@ -291,7 +291,22 @@ class Admission:
             except OSError:
                 return False
             self._reserve.append(self._entered(number, _ACCOUNT))
-        return descriptor_limit.spare() > _LOW and _given()
+        return descriptor_limit.spare() > _LOW and self._given()
+
+    def _given(self) -> bool:
+        """Whether the kernel gives a socket: where the machine or its memory is at the limit (ENFILE, ENOMEM), accept
+        fails and libzmq's listener spins, however many descriptors this process may have.
+
+        In the ledger while it is open: a child that C code forks at this moment keeps nothing of it.
+        """
+        if self._ledger is None:
+            return True
+        try:
+            number = self._ledger.open_socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        except OSError:
+            return False
+        self._ledger.close_number(number)
+        return True
 
     def _let_go(self) -> None:
         while self._reserve:
@@ -346,17 +361,6 @@ class Admission:
     def __repr__(self) -> str:
         state = "accepting" if self._accepting else "paused"
         return f"<Admission {state}, {len(self._listeners())} listeners, {len(self._reserve)} in reserve>"
-
-
-def _given() -> bool:
-    """Whether the kernel gives a socket: where the machine or its memory is at the limit (ENFILE, ENOMEM), accept fails
-    and libzmq's listener spins, however many descriptors this process may have.
-    """
-    try:
-        socket.socket(socket.AF_UNIX).close()
-    except OSError:
-        return False
-    return True
 
 
 def _wanted() -> int:
