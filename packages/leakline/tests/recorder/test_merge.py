@@ -108,6 +108,15 @@ def test_a_stripped_interpreter_still_says_where_its_frames_lie() -> None:
     ]
 
 
+def test_an_interpreter_of_which_only_a_part_is_known_still_has_its_frames_in_order() -> None:
+    """Debian's 3.14: most of the evaluation is split off, and those parts have no name."""
+    split = native("python3.14+0x4472e7", "/usr/bin/python3.14")
+    called = [python("inner", entry=True), python("key", entry=True), python("<module>", entry=True)]
+    stack = [native("sock_initobj", SOCKET), split, native("PyObject_Vectorcall"), native(EVAL)]
+    stack += [native("hook", "/opt/app/hook.so"), split, *OUTSIDE]
+    assert names(merge(stack, called)) == ["sock_initobj", "inner", "key", "<module>", "hook"]
+
+
 def test_python_comes_first_where_nothing_is_known_of_the_interpreter() -> None:
     stack = [native("app+0x10", "/opt/frozen/app"), native("app+0x20", "/opt/frozen/app")]
     assert names(merge(stack, [python("query", entry=True)])) == ["query", "app+0x10", "app+0x20"]

@@ -8,6 +8,7 @@ Python frames up to the next that is marked as the entry of its run. No Python f
 from __future__ import annotations
 
 import functools
+import itertools
 import posixpath
 import re
 from collections import deque
@@ -72,7 +73,8 @@ def merge(native: Sequence[Call], python: Sequence[Evaluated], flags: int = 0) -
     if not python:
         return _trimmed([frame for call in calls for frame in call.frames])
     cut = bool(flags & (NATIVE_CUT | NATIVE_BROKEN))
-    if any(call.evaluates for call in calls):
+    evaluations, entries = sum(call.evaluates for call in calls), sum(evaluated.entry for evaluated in python)
+    if evaluations and (cut or evaluations >= entries):  # else some are not known: the rest would take what is theirs
         return _trimmed(_by_entries(calls, python, cut))
     return _trimmed(_without_entries(calls, [evaluated.frame for evaluated in python], cut))
 
@@ -105,12 +107,15 @@ def _by_entries(calls: Sequence[Call], python: Sequence[Evaluated], cut: bool) -
 
 
 def _without_entries(calls: Sequence[Call], python: list[Frame], cut: bool) -> list[Frame]:
-    """No native frame is known to be an evaluation: the interpreter is stripped, or the walk ended before one."""
+    """Not every evaluation is known in the native frames: the interpreter is stripped, or the walk ended before one."""
     first = next((index for index, call in enumerate(calls) if is_interpreter(call.frames[0].module)), None)
     if first is None:
         native = [frame for call in calls for frame in call.frames]
         return native + python if cut else python + native
     inner = [frame for call in calls[:first] for frame in call.frames]
+    for call in itertools.takewhile(lambda call: not call.evaluates and _kept(call, inner=True), calls[first:]):
+        inner += _kept(call, inner=True)
+        first += 1
     outer = [frame for call in calls[first:] for frame in call.frames if not is_interpreter(frame.module)]
     return inner + python + outer
 

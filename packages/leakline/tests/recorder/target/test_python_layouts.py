@@ -23,7 +23,7 @@ def _headers() -> dict[str, Path]:
     for version, python in module.interpreters().items():
         ask = "import sysconfig; print(sysconfig.get_paths()['include'])"
         folder = Path(subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip())
-        if version not in DESCRIBED and (folder / "Python.h").exists():
+        if version.split("-")[0] not in DESCRIBED and (folder / "Python.h").exists():
             found[version] = folder
     return found
 

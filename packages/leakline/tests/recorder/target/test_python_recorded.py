@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,15 +55,20 @@ def test_each_descriptor_has_the_frames_that_python_tells(version: str, python: 
         assert named[-len(said) :] == said, number
         assert 1 <= len(named) - len(said) <= 2
         fitting += _entries_fit(recording, stack)
-    assert fitting > 10
+    assert fitting > 10 or (not recording.eval_ranges and _is_stripped(python))
+
+
+def _is_stripped(program: Path) -> bool:
+    """Then nobody can say where all parts of its evaluation lie."""
+    sections = subprocess.run(["readelf", "-SW", program], check=True, capture_output=True, text=True).stdout
+    return ".symtab" not in sections
 
 
 def _entries_fit(recording: Recording, stack: Stack) -> bool:
     """Each run of the interpreter's loop that is on the native stack has its outermost Python frame marked. False: the
     native stack has more frames than there is room for, so that the outer runs are not on it.
     """
-    assert recording.eval_ranges
-    if stack.flags:
+    if stack.flags or not recording.eval_ranges:
         return False
     inside = [pc for pc in stack.native if any(start <= pc - 1 < end for start, end in recording.eval_ranges)]
     assert len(inside) == sum(frame.entry for frame in stack.python)

@@ -1,7 +1,8 @@
 /* Where the interpreter's evaluation function lies, with the parts that the compiler split off (_PyEval_EvalFrameDefault.cold and the like).
  *
  * Those have local symbols, which are in the library's file but not in memory. A file that was replaced since it was loaded is told by
- * the function itself, which would lie elsewhere; a stripped one has none: then the function alone is known.
+ * the function itself, which would lie elsewhere; a stripped one has none: then the function alone is known, or, where it is so short
+ * that most of it must have been split off (Debian's 3.14), nothing.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -15,6 +16,7 @@
 #include "system_calls.h"
 
 static const char evaluate[] = "_PyEval_EvalFrameDefault";
+enum { SHORTEST = 8192 }; /* of 3.6 to 3.13 a whole one has 31 KiB and more */
 
 struct file {
     const unsigned char *bytes;
@@ -64,14 +66,7 @@ static void read_symbols(const struct file *file, struct leakline_python *python
     python->range_count = count;
 }
 
-void leakline_python_find_ranges(struct leakline_python *python, const char *path, size_t size) {
-    if (!python->names.evaluate || !size)
-        return;
-    python->ranges[0].start = (uintptr_t)python->names.evaluate;
-    python->ranges[0].end = python->ranges[0].start + size;
-    python->range_count = 1;
-    if (__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED)) /* a filter may kill who opens a file */
-        return;
+static void read_file(struct leakline_python *python, const char *path) {
     long number = leakline_call4(SYS_openat, AT_FDCWD, (long)(*path ? path : "/proc/self/exe"), O_RDONLY | O_CLOEXEC, 0);
     if (number < 0)
         return;
@@ -85,4 +80,16 @@ void leakline_python_find_ranges(struct leakline_python *python, const char *pat
         }
     }
     leakline_call3(SYS_close, number, 0, 0);
+}
+
+void leakline_python_find_ranges(struct leakline_python *python, const char *path, size_t size) {
+    if (!python->names.evaluate || !size)
+        return;
+    python->ranges[0].start = (uintptr_t)python->names.evaluate;
+    python->ranges[0].end = python->ranges[0].start + size;
+    python->range_count = 1;
+    if (!__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED)) /* a filter may kill who opens a file */
+        read_file(python, path);
+    if (python->range_count == 1 && size < SHORTEST)
+        python->range_count = 0;
 }
