@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from leakline.recorder.merge import is_interpreter
+
 pytestmark = pytest.mark.timeout(600)
 FOLDER = Path(__file__).parent
 SUITE = FOLDER / "leaky_suite.py"
@@ -57,6 +59,18 @@ MUST_LEAK = {
 }
 
 
+def _nameless() -> tuple[str, ...]:
+    """The modules inside of the interpreter whose functions have no names, because it is stripped (Debian's is)."""
+    with open("/proc/self/maps") as maps:
+        files = {line.split(maxsplit=5)[5].strip() for line in maps if " r-xp " in line and line.count(" /")}
+    commands = [["readelf", "-SW", file] for file in files if is_interpreter(file)]
+    parts = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in commands]
+    return () if all(".symtab" in part for part in parts) else sys.builtin_module_names
+
+
+NAMELESS = _nameless()
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """The suite in one process, its tests in order."""
@@ -74,11 +88,11 @@ def test_the_section_names_kind_holder_and_line(alone: subprocess.CompletedProce
     assert kept.startswith("1 tcp: tcp, neither address nor peer\n")
     assert "retained: a socket.socket, held by item of a list of 1 <- global KEPT of" in kept
     assert re.search(r"1 × connect  \S+leaky_suite\.py:22\n", kept)
-    assert "sock_initobj" in kept  # the native frames, too
+    assert "sock_initobj" in kept or "_socket" in NAMELESS  # the native frames, too
     assert "_pytest" not in kept
     number = told("test_leaks_number", alone)
     assert number.startswith("1 file: /etc/passwd\n  lost: ")
-    assert "os_open" in number
+    assert "os_open" in number or "posix" in NAMELESS
     assert "lost: " in told("test_leaks_detached", alone)
     assert "attribute stdout of subprocess.Popen" in told("test_leaks_pipe_of_child", alone).replace("\n    ", " ")
     assert told("test_leaks_beside_allowed", alone).startswith("1 eventfd")

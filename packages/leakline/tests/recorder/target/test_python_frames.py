@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 TARGET = Path(__file__).parents[3] / "src/leakline/recorder/target"
 SOURCES = [str(path) for path in sorted(TARGET.glob("python_*.c"))]
-SOURCES += [str(TARGET / "unwind_libraries.c"), str(TARGET / "unwind_symbols.c")]  # whether the loader answers
+SOURCES += [str(TARGET / f"unwind_{part}.c") for part in ("find", "libraries", "symbols")]
 PYTHON_CUT = 2
 MOST = 32
 

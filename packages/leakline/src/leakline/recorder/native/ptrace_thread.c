@@ -10,6 +10,7 @@
  */
 #define _GNU_SOURCE
 #include "ptrace_thread.h"
+#include "old_names.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -15,6 +15,7 @@
 
 #include "file_status.h"
 #include "ptrace_thread.h"
+#include "old_names.h"
 
 #define STACK_ROOM (64 * 1024) /* dlopen and the recorder's beginning take about 20 KB (measured), an open_path buffer included */
 

@@ -13,6 +13,7 @@
 #include "descriptor_hooks.h"
 #include "file_status.h"
 #include "table_private.h"
+#include "old_names.h"
 
 #define SLOTS_WITHOUT_POPULATE 16384u /* what is shown to others on a kernel older than 5.14 */
 

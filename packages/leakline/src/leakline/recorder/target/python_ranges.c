@@ -1,8 +1,8 @@
 /* Where the interpreter's evaluation function lies, with the parts that the compiler split off (_PyEval_EvalFrameDefault.cold and the like).
  *
  * Those have local symbols, which are in the library's file but not in memory. A file that was replaced since it was loaded is told by
- * the function itself, which would lie elsewhere; a stripped one has none: then the function alone is known, or, where it is so short
- * that most of it must have been split off (Debian's 3.14), nothing.
+ * the function itself, which would lie elsewhere; a stripped one has none: then the function alone is known. Where it is so short that
+ * most of it must have been split off (Debian's 3.14), its jumps lead there: no other code jumps into the middle of a function.
  */
 #define _GNU_SOURCE
 #include <elf.h>
@@ -14,6 +14,7 @@
 #include "python_interpreter.h"
 #include "recording_private.h"
 #include "system_calls.h"
+#include "unwind_find.h"
 
 static const char evaluate[] = "_PyEval_EvalFrameDefault";
 enum { SHORTEST = 8192 }; /* of 3.6 to 3.13 a whole one has 31 KiB and more */
@@ -82,6 +83,50 @@ static void read_file(struct leakline_python *python, const char *path) {
     leakline_call3(SYS_close, number, 0, 0);
 }
 
+struct part {
+    struct leakline_range range;
+    uintptr_t first; /* where the first jump into its middle leads */
+    bool certain;
+};
+
+static void note_jump(struct part *parts, uintptr_t target) {
+    struct leakline_description found;
+    if (!leakline_find_description(target, &found) || target == found.start || found.size < SHORTEST)
+        return;
+    for (struct part *part = parts; part < parts + LEAKLINE_PYTHON_RANGES - 1; part++) {
+        if (!part->range.start)
+            *part = (struct part){.range = {found.start, found.start + found.size}, .first = target};
+        if (part->range.start == found.start) {
+            part->certain |= part->first != target; /* once may be chance: bytes that only look like a jump */
+            return;
+        }
+    }
+}
+
+/* Any byte may begin an instruction: jmp and jcc with 32 bits. On other processors nothing is found. */
+static void follow_jumps(struct leakline_python *python) {
+    struct part parts[LEAKLINE_PYTHON_RANGES - 1] = {0};
+    const struct leakline_range function = python->ranges[0];
+#ifdef __x86_64__
+    for (uintptr_t at = function.start; at + 6 <= function.end; at++) {
+        const unsigned char *code = (const unsigned char *)at;
+        const unsigned length = code[0] == 0xe9 ? 1 : code[0] == 0x0f && (code[1] & 0xf0) == 0x80 ? 2 : 0;
+        int32_t distance;
+        memcpy(&distance, code + length, sizeof distance);
+        const uintptr_t target = at + length + sizeof distance + (uintptr_t)(intptr_t)distance;
+        if (length && (target < function.start || target >= function.end))
+            note_jump(parts, target);
+    }
+#else
+    (void)function, (void)note_jump;
+#endif
+    for (const struct part *part = parts; part < parts + LEAKLINE_PYTHON_RANGES - 1; part++)
+        if (part->certain)
+            python->ranges[python->range_count++] = part->range;
+    if (python->range_count == 1)
+        python->range_count = 0;
+}
+
 void leakline_python_find_ranges(struct leakline_python *python, const char *path, size_t size) {
     if (!python->names.evaluate || !size)
         return;
@@ -91,5 +136,5 @@ void leakline_python_find_ranges(struct leakline_python *python, const char *pat
     if (!__atomic_load_n(&leakline_sealed, __ATOMIC_RELAXED)) /* a filter may kill who opens a file */
         read_file(python, path);
     if (python->range_count == 1 && size < SHORTEST)
-        python->range_count = 0;
+        follow_jumps(python);
 }
