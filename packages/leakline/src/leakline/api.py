@@ -55,13 +55,16 @@ def diagnose(
     Raises UsageError for values without meaning, with `objects` UnsupportedError, else as `snapshot`.
     """
     own = pid is None or pid == os.getpid()
+    if objects and pid is not None and not own:
+        from leakline.own_process.remote import check_can_ask  # ways into another process: imported where one is gone
+
+        check_can_ask(pid)
     observation = Observation(os.getpid() if pid is None else pid, limit=limit, window=positive(seconds) + 1.0)
     for _ in looks(observation, seconds):
         pass
     observation.refresh()
     numbers = observation.opened()
     if numbers and not observation.ended and (own if objects is None else objects):
-        # Ways into another process are imported where one is gone.
         from leakline.own_process.remote import holders_in, own_holders
 
         observation.tell_python(own_holders(numbers) if own else holders_in(observation.pid, numbers))

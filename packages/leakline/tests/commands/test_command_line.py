@@ -367,3 +367,16 @@ def test_diff_of_a_process_that_dies_in_the_action_tells_what_it_left(targets: A
     assert differ.process.returncode == 3
     assert f"process {process.pid} ended during action 2 of 2" in err
     assert "Action 1 of 2\nopened and still open: 2" in out
+
+
+def test_which_objects_keep_what_leaks_or_why_that_is_not_told(targets: Any, cli: Any) -> None:
+    target = targets.start("leak", "tcp")
+    done = cli(str(target.pid), "--objects", "--for", "4s", "--json")
+    if not hasattr(sys, "remote_exec"):
+        assert (done.returncode, done.stdout) == (3, "")
+        assert "by Python 3.14 or later only" in done.stderr
+        return
+    found = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert "python.retained" in found, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert not list(Path("/tmp").glob("leakline-*/look.py"))

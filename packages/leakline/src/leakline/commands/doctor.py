@@ -12,8 +12,10 @@ import typer
 from leakline.commands.arguments import AsJson, Html, Limit, Target, process_of
 from leakline.commands.files import check_folder, write_page
 from leakline.durations import in_words, seconds_of
+from leakline.errors import LeaklineError
 from leakline.facts import Sample
 from leakline.observe import Observation, looks
+from leakline.own_process.remote import check_can_ask, holders_in
 from leakline.reports import json_report, terminal
 from leakline.reports.style import grouped, style_of, write
 
@@ -26,6 +28,10 @@ def doctor(
     limit: Limit = None,
     as_json: AsJson = False,
     html: Html = None,
+    objects: Annotated[
+        bool,
+        typer.Option("--objects", help="Also ask a Python process (the same Python, 3.14+) what keeps what leaks."),
+    ] = False,
 ) -> None:
     """Observe a process and report: verdict, counts by kind, growth, findings with cause and remedy.
 
@@ -37,10 +43,14 @@ def doctor(
     leakline 1234 --limit 1024          (an application's own ceiling, such as select's 1024)
     leakline 1234 --json | jq .verdict
     leakline 1234 --html report.html    (a page with charts: opens offline, also on a phone)
+    leakline 1234 --objects             (lets Python 3.14+ run a script of ours for 10 to 100 ms)
     """
     check_folder(html)
     seconds = seconds_of(duration)
-    observation = Observation(process_of(target), limit=limit, window=seconds + 1.0)
+    pid = process_of(target)
+    if objects:
+        check_can_ask(pid)
+    observation = Observation(pid, limit=limit, window=seconds + 1.0)
     progress = Progress(seconds)
     try:
         for sample in looks(observation, seconds):
@@ -49,10 +59,25 @@ def doctor(
         pass
     finally:
         progress.clear()
-    report = observation.report()
+    unasked = _ask(observation) if objects else ""
+    report = observation.report(refresh=not objects)
     write(json_report.render(report) if as_json else terminal.render(report, style_of(sys.stdout), datetime.now()))
+    if unasked:
+        print(f"leakline: {unasked}", file=sys.stderr)
     write_page(html, report)
     raise typer.Exit(report.exit_code)
+
+
+def _ask(observation: Observation) -> str:
+    """Adds what keeps what was opened meanwhile. Why not, where it cannot: the report is the same but for that."""
+    observation.refresh()
+    numbers = observation.opened()
+    if numbers and not observation.ended:
+        try:
+            observation.tell_python(holders_in(observation.pid, numbers))
+        except LeaklineError as error:
+            return str(error)
+    return ""
 
 
 class Progress:
