@@ -20,7 +20,17 @@ PREPARE = """
     from datacenter.sockets import SocketContext
     if LOOP == "uvloop":
         import uvloop
+    def run_loop(main):
+        if LOOP == "asyncio":
+            return asyncio.run(main)
+        if sys.version_info >= (3, 11):
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                return runner.run(main)
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        return asyncio.run(main)
+    def in_child_of(loop):
+        if sys.version_info >= (3, 14):  # else asyncio itself cannot leave the task any more: docs/fork.md
+            asyncio._set_running_loop(loop)
     echo = Service("echo")
     @echo.method
     async def back(value: int) -> int:
@@ -58,7 +68,7 @@ PREPARE = """
                     await scene(before, broker, server, client)
                     for number in range(300):  # and nobody has noticed
                         assert await client.call("echo.back", number) == number
-        asyncio.run(main())
+        run_loop(main())
 """
 
 
@@ -124,6 +134,7 @@ def test_a_child_of_the_loop_that_unwinds_it(loop: str, end: str) -> None:
         calls = [client.call("echo.back", number) for number in range(50)]
         pid = os.fork()
         if pid == 0:
+            in_child_of(client._loop)
             {end}
         assert await asyncio.gather(*calls) == list(range(50))
         assert await asyncio.to_thread(wait, pid) == (7 if "exit" in {end!r} else 1)
@@ -143,6 +154,7 @@ def test_a_child_of_the_loop_looks_at_no_socket_of_its_parents(loop: str) -> Non
         pid = os.fork()
         if pid == 0:
             loop = client._loop  # up to Python 3.11 asyncio.sleep() finds no running loop here
+            in_child_of(loop)
             later = loop.create_future()
             loop.call_later(0.3, later.set_result, None)
             await later

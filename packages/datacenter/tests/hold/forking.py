@@ -8,11 +8,13 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 
 from datacenter import Client
 from datacenter.errors import ForkedError
 
 CALLS = 200
+warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # since Python 3.12 of any fork beside threads
 
 
 def in_child(client: Client, broker: str) -> None:

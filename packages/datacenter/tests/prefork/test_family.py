@@ -40,7 +40,9 @@ def test_each_process_holds_what_is_its_own(family: RunningService, broker: Runn
     for pid in (family.pid, pids["watcher"], *(pids[name] for name in WORKERS)):
         found = compare_with_proc(pid)
         assert found.exact, found.reason
-        assert found.unexplained({number: target for number, target in found.unowned if number <= 2}) == ()
+        # Debian's libffi keeps its own file open, for the callbacks of ctypes.
+        known = {number: target for number, target in found.unowned if number <= 2 or "/libffi.so" in target}
+        assert found.unexplained(known) == ()
 
 
 def test_the_sum_of_what_workers_count_keeps_what_the_dead_counted(

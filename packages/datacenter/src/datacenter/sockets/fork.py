@@ -19,10 +19,12 @@ Who notices a fork:
 
 from __future__ import annotations
 
+import _imp
 import contextlib
 import ctypes
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
@@ -132,10 +134,30 @@ def _tell_python() -> None:
 
     Only while there is no other thread, whose state it would delete.
     """
-    global _python_forks
-    if not _python_forks and len(os.listdir("/proc/self/task")) == 1:
-        _python_forks = True
-        ctypes.pythonapi.PyOS_AfterFork_Child()
+    global _python_forks, _still
+    if _python_forks or len(os.listdir("/proc/self/task")) > 1:
+        return
+    if sys.version_info >= (3, 14):
+        # There it undoes what PyOS_BeforeFork does, and aborts where that was not done.
+        _still = threading.RLock()
+        if not _may_prepare():
+            return
+        ctypes.pythonapi.PyOS_BeforeFork()
+    _python_forks = True
+    ctypes.pythonapi.PyOS_AfterFork_Child()
+
+
+def _may_prepare() -> bool:
+    """Whether PyOS_BeforeFork would return: each lock that it takes is free, or held by a thread that exists here."""
+    if _imp.lock_held():
+        return False
+    for module, name in (("logging", "_lock"), ("concurrent.futures.thread", "_global_shutdown_lock")):
+        lock = getattr(sys.modules.get(module), name, None)
+        if lock is not None:
+            if not lock.acquire(blocking=False):
+                return False
+            lock.release()
+    return True
 
 
 def _told() -> None:

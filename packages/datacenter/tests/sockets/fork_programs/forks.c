@@ -5,7 +5,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+void PyOS_BeforeFork(void);
 void PyOS_AfterFork_Child(void);
+void PyOS_AfterFork_Parent(void);
+extern const unsigned long Py_Version __attribute__((weak)); /* since 3.11 */
 
 /* No Python runs in the child: it says that it is there, then waits until it is killed (or its parent's thread ends). */
 pid_t fork_and_wait(int ready) {
@@ -22,9 +25,14 @@ pid_t fork_and_wait(int ready) {
 
 /* As a C extension has to do it that goes on with Python in the child; call it with the GIL held. */
 pid_t fork_and_tell_python(void) {
+    const int before_too = &Py_Version && Py_Version >= 0x030e0000; /* 3.14 aborts in the child where it was not told before */
+    if (before_too)
+        PyOS_BeforeFork();
     pid_t pid = fork();
     if (pid == 0)
         PyOS_AfterFork_Child();
+    else if (before_too)
+        PyOS_AfterFork_Parent();
     return pid;
 }
 
