@@ -28,9 +28,10 @@ PREPARE = """
                 return runner.run(main)
         asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
         return asyncio.run(main)
-    def in_child_of(loop):
+    def in_child_of(loop, task):
         if sys.version_info >= (3, 14):  # else asyncio itself cannot leave the task any more: docs/fork.md
             asyncio._set_running_loop(loop)
+            asyncio._enter_task(loop, task)
     echo = Service("echo")
     @echo.method
     async def back(value: int) -> int:
@@ -132,9 +133,10 @@ def test_a_child_of_the_loop_that_unwinds_it(loop: str, end: str) -> None:
     sys.excepthook = lambda *_: None
     async def scene(before, broker, server, client):
         calls = [client.call("echo.back", number) for number in range(50)]
+        task = asyncio.current_task()
         pid = os.fork()
         if pid == 0:
-            in_child_of(client._loop)
+            in_child_of(client._loop, task)
             {end}
         assert await asyncio.gather(*calls) == list(range(50))
         assert await asyncio.to_thread(wait, pid) == (7 if "exit" in {end!r} else 1)
@@ -151,10 +153,11 @@ def test_a_child_of_the_loop_looks_at_no_socket_of_its_parents(loop: str) -> Non
         """
     async def scene(before, broker, server, client):
         calls = [client.call("echo.back", number) for number in range(50)]
+        task = asyncio.current_task()
         pid = os.fork()
         if pid == 0:
             loop = client._loop  # up to Python 3.11 asyncio.sleep() finds no running loop here
-            in_child_of(loop)
+            in_child_of(loop, task)
             later = loop.create_future()
             loop.call_later(0.3, later.set_result, None)
             await later

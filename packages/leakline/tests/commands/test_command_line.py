@@ -377,6 +377,6 @@ def test_which_objects_keep_what_leaks_or_why_that_is_not_told(targets: Any, cli
         assert "by Python 3.14 or later only" in done.stderr
         return
     found = {finding["id"]: finding for finding in json.loads(done.stdout)["findings"]}
-    assert "python.retained" in found, done.stdout + done.stderr
+    assert "python.lost" in found, done.stdout + done.stderr
     assert done.stderr == ""
     assert not list(Path("/tmp").glob("leakline-*/look.py"))
