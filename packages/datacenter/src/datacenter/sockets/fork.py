@@ -137,7 +137,7 @@ def _tell_python() -> None:
     global _python_forks, _still
     if _python_forks or len(os.listdir("/proc/self/task")) > 1:
         return
-    if sys.version_info >= (3, 14):
+    if sys.version_info >= (3, 13):
         # There it undoes what PyOS_BeforeFork does, and aborts where that was not done.
         _still = threading.RLock()
         if not _may_prepare():

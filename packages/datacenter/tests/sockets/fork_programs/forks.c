@@ -25,7 +25,7 @@ pid_t fork_and_wait(int ready) {
 
 /* As a C extension has to do it that goes on with Python in the child; call it with the GIL held. */
 pid_t fork_and_tell_python(void) {
-    const int before_too = &Py_Version && Py_Version >= 0x030e0000; /* 3.14 aborts in the child where it was not told before */
+    const int before_too = &Py_Version && Py_Version >= 0x030d0000; /* 3.13 aborts in the child where it was not told before */
     if (before_too)
         PyOS_BeforeFork();
     pid_t pid = fork();
