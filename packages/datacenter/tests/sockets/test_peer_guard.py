@@ -137,6 +137,101 @@ def test_the_same_peers_abort_a_router_that_nothing_guards(child: Child) -> None
     )
 
 
+# A peer that sends more than is taken, and goes. `blocked` is longer than a heartbeat of the server's.
+FLOOD = """
+    def flood_and_go(address, count):
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            return
+        raw = Raw(address, b"")
+        raw.socket.settimeout(0.2)
+        try:
+            for number in range(count):
+                if number % 10 == 5:
+                    raw.socket.sendall(b"\\x04\\x07\\x04PING\\0\\0")
+                raw.socket.sendall(bytes([0, 104]) + b"%04d" % number + bytes(100))
+        except TimeoutError:
+            pass
+        if how == "reset":
+            raw.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            raw.socket.shutdown(socket.SHUT_WR)
+            end = time.monotonic() + 0.05
+            try:  # what is closed with something unread is reset, too
+                while time.monotonic() < end and raw.socket.recv(1000):
+                    pass
+            except (TimeoutError, ConnectionResetError):
+                pass
+        os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "how", "count"),
+    [
+        ("tcp://127.0.0.1:*", "close", 50_000),
+        ("tcp://127.0.0.1:*", "reset", 500),
+        ("ipc://*", "close", 500),
+        ("ipc://*", "reset", 50_000),
+    ],
+)
+def test_the_end_of_a_connection_not_read_is_no_abort(child: Child, endpoint: str, how: str, count: int) -> None:
+    """Without the guard: "Assertion failed: !_io_error (src/stream_engine_base.cpp:310)"."""
+    child(
+        PREPARE
+        + f"    how, address, count = {how!r}, {endpoint!r}, {count}"
+        + FLOOD
+        + """
+    context = SocketContext("slow")
+    server = context.socket(zmq.ROUTER, owner="server", receive_high_water=10, heartbeat_ivl_ms=20)
+    address = server.bind(address)
+    until(lambda: admission.of_process().statistics().listeners == 1)
+    assert peer_guard.of_process().reason == ""
+    for turn in range(3):
+        flood_and_go(address, count)
+        time.sleep(0.1)  # five heartbeats in which nothing is taken
+        seen = []
+        while server.raw.poll(200):
+            seen.append(int(server.raw.recv_multipart()[1][:4]))
+        assert seen == list(range(len(seen))), seen
+        assert how == "reset" or len(seen) >= min(count, 10), (turn, seen)
+    begun = time.process_time()
+    flood_and_go(address, count)
+    time.sleep(0.5)
+    assert time.process_time() - begun < 0.25  # it does not spin
+    while server.raw.poll(200):
+        server.raw.recv_multipart()
+    beside = Raw(address, b"")
+    beside.send(b"and still serves")
+    assert server.raw.poll(5000)
+    assert server.raw.recv_multipart()[1] == b"and still serves"
+    beside.socket.close()
+"""
+        + END
+    )
+
+
+def test_the_same_end_aborts_a_router_that_nothing_guards(child: Child) -> None:
+    child(
+        PREPARE
+        + "    how = 'reset'"
+        + FLOOD
+        + """
+    context = zmq.Context()
+    server = context.socket(zmq.ROUTER)
+    server.rcvhwm, server.heartbeat_ivl = 10, 20
+    address = f"tcp://127.0.0.1:{server.bind_to_random_port('tcp://127.0.0.1')}"
+    for turn in range(30):
+        flood_and_go(address, 500)
+        time.sleep(0.1)
+        while server.poll(200):
+            server.recv_multipart()
+""",
+        status=-6,
+    )
+
+
 def test_guarding_goes_on_after_the_ledger_was_opened_anew(child: Child) -> None:
     """Each new ledger hooks libzmq's imports again, and takes the guard's place until the next bind."""
     child(

@@ -1,8 +1,9 @@
 """Keeps from libzmq what a peer could abort it with: native/peer_guard.c, in libzmq's own import table.
 
-Two of libzmq's assertions can be reached by a peer, and by nothing that can be set or asked for beforehand: a claimed
-routing id that a ROUTER's counter reaches next (socket_base.cpp:2113), and an IPC listener's accept without a
-descriptor (ipc_listener.cpp:376). The C file says how. Where the library cannot be loaded, `reason` says why, and the
+Three of libzmq's assertions can be reached by a peer, and by nothing that can be set or asked for beforehand: a claimed
+routing id that a ROUTER's counter reaches next (socket_base.cpp:2113), an IPC listener's accept without a descriptor
+(ipc_listener.cpp:376), and the end of a connection whose messages nobody takes (stream_engine_base.cpp:310). The C file
+says how. Where the library cannot be loaded, `reason` says why, and the
 counter at least begins at random: libzmq's own is the same in every process, since nobody seeds rand().
 """
 
@@ -26,7 +27,7 @@ log = logging.getLogger("datacenter.sockets")
 LIBRARY: Final = Path(__file__).parent / "native" / "libpeerguard.so"
 # A library of its own, or linked into pyzmq's extension module.
 _LIBRARIES: Final = ("libzmq", "zmq/backend/")
-_SYMBOLS: Final = ("accept4", "recv", "close")
+_SYMBOLS: Final = ("accept4", "recv", "close", "epoll_ctl", "epoll_wait")
 _HOOKED: Final = ("accept4", "close")  # also by the ledger
 
 
@@ -67,7 +68,7 @@ class PeerGuard:
                 self.reason = error.message
             else:
                 if not all(slots):
-                    self.reason = "libzmq's imports of accept4, recv and close were not all found"
+                    self.reason = f"libzmq's imports of {', '.join(_SYMBOLS)} were not all found"
             if self.reason:
                 log.warning("a peer could abort this process: %s", self.reason)
 

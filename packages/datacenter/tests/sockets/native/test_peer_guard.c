@@ -201,10 +201,49 @@ static void test_connections(void) {
     peer_guard_close(listener);
 }
 
+static uint32_t told(int epoll) {
+    struct epoll_event event = {0};
+    return peer_guard_epoll_wait(epoll, &event, 1, 0) == 1 ? event.events : 0;
+}
+
+/* As libzmq's poller calls it: added with nothing, then changed. */
+static void test_stopped_input(void) {
+    int client, listener = socket(AF_INET, SOCK_STREAM, 0), epoll = epoll_create1(0);
+    CHECK(listen(listener, 10) == 0);
+    peer_guard_listener(listener, 1);
+    int server = connected(listener, &client);
+    struct epoll_event nothing = {0}, in = {.events = EPOLLIN}, out = {.events = EPOLLOUT}, both = {.events = EPOLLIN | EPOLLOUT};
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_ADD, server, &nothing) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == EPOLLOUT); /* before it was ever read */
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &in) == 0 && told(epoll) == 0);
+    CHECK(write(client, "x", 1) == 1 && told(epoll) == EPOLLIN);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &nothing) == 0 && told(epoll) == 0);
+    CHECK(setsockopt(client, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger)) == 0);
+    close(client);
+    CHECK(told(epoll) == 0); /* its end is not told */
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &nothing) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &both) == 0 && told(epoll) == (EPOLLIN | EPOLLOUT));
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_DEL, server, &out) == 0); /* while it is not there */
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_ADD, server, &nothing) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_DEL, server, &nothing) == 0);
+    peer_guard_close(server);
+    int ends[2]; /* not accepted: as ever, but that what is to be read comes first */
+    CHECK(pipe(ends) == 0 && peer_guard_epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &in) == 0 && write(ends[1], "x", 1) == 1);
+    close(ends[1]);
+    CHECK(told(epoll) == EPOLLIN);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, ends[0], &nothing) == 0 && told(epoll) == EPOLLHUP);
+    close(ends[0]);
+    close(epoll);
+    peer_guard_close(listener);
+}
+
 int main(void) {
     test_verdicts();
     test_frames();
     test_connections();
+    test_stopped_input();
     puts("peer guard: ok");
     return 0;
 }

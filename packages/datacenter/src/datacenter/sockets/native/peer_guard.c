@@ -36,6 +36,10 @@ static _Atomic(struct watch *) watched[NUMBERS];
 static atomic_bool guarded[NUMBERS];
 static atomic_uint_least64_t refused;
 static atomic_int bound; /* numbers from it on were never watched nor guarded */
+
+/* Of a connection that a guarded listener has accepted: whether libzmq waits for what it sends. Changed by its I/O thread. */
+enum input { NOT_OURS, NOT_BEGUN, WAITED_FOR, STOPPED };
+static _Atomic uint8_t inputs[NUMBERS];
 int (*_Atomic peer_guard_next_accept4)(int, struct sockaddr *, socklen_t *, int) = accept4;
 int (*_Atomic peer_guard_next_close)(int) = close;
 
@@ -155,6 +159,7 @@ void peer_guard_listener(int number, int on) {
 void peer_guard_begin_in_child(void) {
     for (int number = atomic_load(&bound); number-- > 0;) {
         forget(number);
+        atomic_store(&inputs[number], NOT_OURS);
         atomic_store(&guarded[number], false);
     }
 }
@@ -184,7 +189,30 @@ int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length
     watch->frames = (struct peer_frames){0};
     reach(number);
     atomic_store(&watched[number], watch);
+    atomic_store(&inputs[number], NOT_BEGUN);
     return number;
+}
+
+int peer_guard_epoll_ctl(int epoll, int operation, int number, struct epoll_event *event) {
+    const enum input input = in_range(number) ? atomic_load(&inputs[number]) : NOT_OURS;
+    if (input == NOT_OURS)
+        return epoll_ctl(epoll, operation, number, event);
+    const bool stopped = input == STOPPED;
+    if (operation == EPOLL_CTL_DEL) {
+        atomic_store(&inputs[number], NOT_BEGUN);
+        return stopped ? 0 : epoll_ctl(epoll, operation, number, event);
+    }
+    if (event->events & EPOLLIN) {
+        atomic_store(&inputs[number], WAITED_FOR);
+        return epoll_ctl(epoll, stopped ? EPOLL_CTL_ADD : operation, number, event);
+    }
+    if (stopped)
+        return 0;
+    if (input == WAITED_FOR) {
+        atomic_store(&inputs[number], STOPPED);
+        return epoll_ctl(epoll, EPOLL_CTL_DEL, number, event);
+    }
+    return epoll_ctl(epoll, operation, number, event);
 }
 
 ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags) {
@@ -212,9 +240,19 @@ ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags) {
     return 0; /* the end of the connection: libzmq closes it */
 }
 
+int peer_guard_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout_ms) {
+    int count = epoll_wait(epoll, events, most, timeout_ms);
+    for (int i = 0; i < count; i++)
+        if (events[i].events & EPOLLIN)
+            events[i].events &= ~(uint32_t)(EPOLLHUP | EPOLLERR);
+    return count;
+}
+
 int peer_guard_close(int number) {
     forget(number);
-    if (in_range(number))
+    if (in_range(number)) {
         atomic_store(&guarded[number], false);
+        atomic_store(&inputs[number], NOT_OURS);
+    }
     return atomic_load(&peer_guard_next_close)(number);
 }

@@ -10,6 +10,12 @@
  * 2. An IPC listener aborts when accept fails with EMFILE or ENOMEM (ipc_listener.cpp:376): it gets ECONNABORTED instead.
  * 3. A listener that gets no descriptor tries again at once, for as long as the connection waits: 125 000 times a second, until
  *    admission switches it off. So each such failure costs its I/O thread a millisecond; in between it serves what is open.
+ * 4. A connection whose messages are not taken (the high-water mark) is not read any more, yet epoll still tells of its end. libzmq then
+ *    drops the descriptor, keeps the connection, and aborts as it writes to it: at its next heartbeat, or when it answers a heartbeat that
+ *    it had read before (stream_engine_base.cpp:310, timer_event and process_heartbeat_message). So such a connection leaves epoll until
+ *    it is read again. What is to be sent to it waits until then, too, beyond what its socket takes at once. And since libzmq reads twice
+ *    where epoll tells of something to read and of an end, the second time perhaps when nothing may be read any more, it is told of the
+ *    end when there is nothing else.
  *
  * Any thread may call anything here, as libzmq calls what it imports. */
 #ifndef DATACENTER_PEER_GUARD_H
@@ -17,6 +23,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -53,5 +60,7 @@ extern int (*_Atomic peer_guard_next_close)(int);
 int peer_guard_accept4(int listener, struct sockaddr *address, socklen_t *length, int flags);
 ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags);
 int peer_guard_close(int number);
+int peer_guard_epoll_ctl(int epoll, int operation, int number, struct epoll_event *event);
+int peer_guard_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout_ms);
 
 #endif
