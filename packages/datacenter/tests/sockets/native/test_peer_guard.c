@@ -221,11 +221,14 @@ static void test_stopped_input(void) {
     CHECK(setsockopt(client, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger)) == 0);
     close(client);
     CHECK(told(epoll) == 0); /* its end is not told */
-    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &nothing) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == EPOLLOUT); /* to fail, and to stop */
     CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &nothing) == 0 && told(epoll) == 0);
     CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &both) == 0 && told(epoll) == (EPOLLIN | EPOLLOUT));
-    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == 0);
-    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_DEL, server, &out) == 0); /* while it is not there */
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &out) == 0 && told(epoll) == EPOLLOUT);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &in) == 0 && told(epoll) == EPOLLIN);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_MOD, server, &nothing) == 0 && told(epoll) == 0);
+    CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_DEL, server, &nothing) == 0); /* while it is not there */
     CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_ADD, server, &nothing) == 0);
     CHECK(peer_guard_epoll_ctl(epoll, EPOLL_CTL_DEL, server, &nothing) == 0);
     peer_guard_close(server);

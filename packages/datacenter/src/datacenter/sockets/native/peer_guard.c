@@ -38,7 +38,7 @@ static atomic_uint_least64_t refused;
 static atomic_int bound; /* numbers from it on were never watched nor guarded */
 
 /* Of a connection that a guarded listener has accepted: whether libzmq waits for what it sends. Changed by its I/O thread. */
-enum input { NOT_OURS, NOT_BEGUN, WAITED_FOR, STOPPED };
+enum input { NOT_OURS, NOT_BEGUN, WAITED_FOR, STOPPED, STOPPED_WRITING }; /* STOPPED: epoll does not have it */
 static _Atomic uint8_t inputs[NUMBERS];
 int (*_Atomic peer_guard_next_accept4)(int, struct sockaddr *, socklen_t *, int) = accept4;
 int (*_Atomic peer_guard_next_close)(int) = close;
@@ -206,13 +206,14 @@ int peer_guard_epoll_ctl(int epoll, int operation, int number, struct epoll_even
         atomic_store(&inputs[number], WAITED_FOR);
         return epoll_ctl(epoll, stopped ? EPOLL_CTL_ADD : operation, number, event);
     }
-    if (stopped)
-        return 0;
-    if (input == WAITED_FOR) {
-        atomic_store(&inputs[number], STOPPED);
-        return epoll_ctl(epoll, EPOLL_CTL_DEL, number, event);
+    if (input == NOT_BEGUN)
+        return epoll_ctl(epoll, operation, number, event);
+    if (event->events & EPOLLOUT) {
+        atomic_store(&inputs[number], STOPPED_WRITING);
+        return epoll_ctl(epoll, stopped ? EPOLL_CTL_ADD : operation, number, event);
     }
-    return epoll_ctl(epoll, operation, number, event);
+    atomic_store(&inputs[number], STOPPED);
+    return stopped ? 0 : epoll_ctl(epoll, EPOLL_CTL_DEL, number, event);
 }
 
 ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags) {
@@ -243,7 +244,7 @@ ssize_t peer_guard_recv(int number, void *buffer, size_t size, int flags) {
 int peer_guard_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout_ms) {
     int count = epoll_wait(epoll, events, most, timeout_ms);
     for (int i = 0; i < count; i++)
-        if (events[i].events & EPOLLIN)
+        if (events[i].events & (EPOLLIN | EPOLLOUT))
             events[i].events &= ~(uint32_t)(EPOLLHUP | EPOLLERR);
     return count;
 }

@@ -13,9 +13,8 @@
  * 4. A connection whose messages are not taken (the high-water mark) is not read any more, yet epoll still tells of its end. libzmq then
  *    drops the descriptor, keeps the connection, and aborts as it writes to it: at its next heartbeat, or when it answers a heartbeat that
  *    it had read before (stream_engine_base.cpp:310, timer_event and process_heartbeat_message). So such a connection leaves epoll until
- *    it is read again. What is to be sent to it waits until then, too, beyond what its socket takes at once. And since libzmq reads twice
- *    where epoll tells of something to read and of an end, the second time perhaps when nothing may be read any more, it is told of the
- *    end when there is nothing else.
+ *    it is read again, or something waits to be written. And libzmq reads first where epoll tells of an end beside anything else, perhaps
+ *    when nothing may be read any more: it is told of an end where there is nothing to read or write.
  *
  * Any thread may call anything here, as libzmq calls what it imports. */
 #ifndef DATACENTER_PEER_GUARD_H
