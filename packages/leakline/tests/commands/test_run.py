@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,59 @@ def test_the_environment_of_the_command_is_as_without_leakline(cli: Cli, tmp_pat
     plain = subprocess.run(["env"], capture_output=True, text=True, check=True, env={**os.environ}).stdout
     recorded = cli("run", "--quiet", "--", "env").stdout
     assert variables(recorded) == variables(plain)
+
+
+def test_a_program_finds_what_the_kernel_left_behind_its_environment(cli: Cli, tmp_path: Path) -> None:
+    """As Go does with cgo: it goes on the stack from the arguments to the first NULL of the environment, and behind."""
+    source, path = tmp_path / "stack.c", tmp_path / "stack"
+    source.write_text("""
+        #include <elf.h>
+        #include <stdio.h>
+        #include <sys/auxv.h>
+        int main(int count, char **arguments) {
+            char **next = arguments + count + 1;
+            while (*next) next++;
+            unsigned long page = 0;
+            for (Elf64_auxv_t *each = (Elf64_auxv_t *)(next + 1); each->a_type != AT_NULL; each++)
+                if (each->a_type == AT_PAGESZ) page = each->a_un.a_val;
+            printf("%d\\n", page == getauxval(AT_PAGESZ));
+        }
+    """)
+    subprocess.run(["cc", "-o", path, source], check=True)
+    done = cli("run", "--quiet", "--", str(path))
+    assert (done.returncode, done.stdout) == (0, "1\n")
+
+
+@pytest.mark.skipif(not shutil.which("musl-gcc"), reason="needs musl-gcc (Debian: musl-tools)")
+def test_a_program_on_musl_is_recorded_with_its_children_and_lines(cli: Cli, tmp_path: Path, own_folder: Path) -> None:
+    source, path = tmp_path / "on_musl.c", tmp_path / "on_musl"
+    source.write_text("""
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <sys/socket.h>
+        #include <sys/wait.h>
+        #include <unistd.h>
+        static int grab(void) { return socket(AF_INET, SOCK_STREAM, 0); }
+        static void in_child(void) { for (int i = 0; i < 30; i++) { dup(0); usleep(15000); } _exit(0); }
+        int main(void) {
+            if (fork() == 0) in_child();
+            wait(NULL);
+            int said = system("env | grep -c -i leakline_; echo said");
+            for (int i = 0; i < 40; i++) { grab(); fclose(fopen("/dev/null", "r")); usleep(15000); }
+            return said == 0 ? 4 : 5;
+        }
+    """)
+    options = ["-g", "-O1", "-fno-inline", "-Wl,--eh-frame-hdr"]  # as musl's own distributions have it
+    subprocess.run(["musl-gcc", *options, "-o", path, source], check=True)
+    plain = subprocess.run([path], capture_output=True, text=True)
+    done = cli("run", "--follow-children", "--output", str(tmp_path / "report"), "--", str(path))
+    assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+    report = (tmp_path / "report").read_text()
+    assert report.startswith("LEAK  grab (on_musl.c:7) opened 40 tcp descriptors and closed 0")
+    assert f"grab  {source}:7" in report
+    assert f"main  {source}:13" in report
+    reports = [cli("report", str(file)).stdout for file in own_folder.iterdir()]
+    assert sum("in_child (on_musl.c:8) opened 30" in report for report in reports) == 1
 
 
 def test_a_command_that_is_killed_leaves_a_recording_that_can_be_reported(

@@ -134,8 +134,8 @@ def _check_program(pid: int) -> None:
         interpreter = Exports.in_file(f"/proc/{pid}/exe").interpreter()
         if "musl" in interpreter:
             raise UnsupportedError(
-                f"process {pid} runs on musl ({interpreter}); the recorder is built for glibc",
-                "build leakline inside that container, or " + WITHOUT.format(pid=pid),
+                f"process {pid} runs on musl ({interpreter}), which loads no recorder into a running process",
+                LAUNCH,
             )
         if not interpreter and not any("ld-linux" in one.path for one in ptrace.loaded(pid)):
             why = "a Go program: it makes its system calls itself" if _is_go(header) else "statically linked"
@@ -154,7 +154,7 @@ def _is_go(file: int) -> bool:
 
 def _without_loader(pid: int, libraries: tuple[Loaded, ...]) -> str:
     if any("musl" in one.path for one in libraries):
-        return f"process {pid} runs on musl; the recorder is built for glibc"
+        return f"process {pid} runs on musl, which loads no recorder into a running process"
     return f"process {pid} has no C library that could load the recorder"
 
 

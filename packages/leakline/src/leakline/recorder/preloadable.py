@@ -27,11 +27,8 @@ def _why(path: str, folder: Path) -> str:
     with suppress(OSError, ExportsError):
         if os.stat(path).st_mode & (stat.S_ISUID | stat.S_ISGID):
             return "it runs with the rights of its file's owner or group, and the system loads nothing foreign into it"
-        interpreter = Exports.in_file(path).interpreter()
-        if not interpreter:
+        if not Exports.in_file(path).interpreter():
             return "it is statically linked (or Go), and has no C library to intercept"
-        if "musl" in interpreter:
-            return f"it runs on musl ({interpreter}), and the recorder is built for glibc"
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             os.posix_fallocate(file.fileno(), 0, LEAST_ROOM)

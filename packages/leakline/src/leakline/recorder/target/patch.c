@@ -13,11 +13,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "../native/import_table.h"
+#include "at_fork.h"
 #include "intercept.h"
 #include "recording_private.h"
 #include "system_calls.h"
@@ -321,7 +321,7 @@ static void after_fork(void) {
 
 int leakline_patch_begin(void) {
     static bool handlers;
-    if (!handlers && pthread_atfork(before_fork, after_fork, after_fork) != 0)
+    if (!handlers && leakline_at_fork(before_fork, after_fork, after_fork) != 0)
         return -ENOMEM;
     handlers = true;
     leakline_find_real_functions();

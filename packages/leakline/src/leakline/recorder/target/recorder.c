@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "at_fork.h"
 #include "recorder_private.h"
 #include "system_calls.h"
 
@@ -218,7 +218,7 @@ int leakline_recording_begin(const char *path) {
     if (!__atomic_exchange_n(&prepared, true, __ATOMIC_ACQ_REL)) {
         leakline_unwind_prepare();
         leakline_python_prepare();
-        pthread_atfork(NULL, NULL, after_fork_in_child);
+        leakline_at_fork(NULL, NULL, after_fork_in_child);
     }
     leakline_bracket_start(true);
     mark_open();

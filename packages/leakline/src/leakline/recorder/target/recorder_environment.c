@@ -2,9 +2,11 @@
 #define _GNU_SOURCE
 #include <limits.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "recorder_private.h"
+#include "system_calls.h"
 
 #define LIBRARY "libleakline_recorder.so"
 #define PRELOAD "LD_PRELOAD="
@@ -34,23 +36,25 @@ static size_t our_part(const char *list, const char **part) {
     return 0;
 }
 
-/* Takes our part out of the variable, in its place; false: nothing else was there. */
-static bool take_preload(char *variable) {
-    const char *found;
-    size_t length = our_part(variable + sizeof PRELOAD - 1u, &found);
+/* Writes the variable without our part; false: nothing else was there. */
+static bool take_preload(const char *variable, char *rest) {
+    const char *list = variable + sizeof PRELOAD - 1u, *found;
+    strcpy(rest, variable);
+    size_t length = our_part(list, &found);
     if (length == 0)
         return true;
     if (length < sizeof library) {
         memcpy(library, found, length);
         library[length] = '\0';
     }
-    char *part = variable + (found - variable), *after = part + length;
+    char *part = rest + (found - variable);
+    const char *after = found + length;
     if (is_separator(*after))
         after++;
-    else if (part > variable + sizeof PRELOAD - 1u)
+    else if (found > list)
         part--; /* the last one goes with the separator before it */
-    memmove(part, after, strlen(after) + 1u);
-    return variable[sizeof PRELOAD - 1u] != '\0';
+    strcpy(part, after);
+    return rest[sizeof PRELOAD - 1u] != '\0';
 }
 
 static void copy(char *to, const char *from, size_t room) {
@@ -66,8 +70,8 @@ static int number(const char *digits) {
     return value;
 }
 
-/* False: the variable is ours and goes. */
-static bool keep(char *variable) {
+/* False: the variable is ours. */
+static bool keep(const char *variable) {
     if (begins(variable, RECORDING))
         copy(leakline_asked.recording, variable + sizeof RECORDING - 1u, sizeof leakline_asked.recording);
     else if (begins(variable, PID))
@@ -77,17 +81,34 @@ static bool keep(char *variable) {
     else if (strcmp(variable, FOLLOW) == 0)
         leakline_asked.follow = true;
     else
-        return !begins(variable, PRELOAD) || take_preload(variable);
+        return true;
     return false;
 }
 
-/* In place: main() was given the same array, and shells read it there. */
+/* In an array of its own, which main() is given, too. The one on the stack stays as it is: behind its NULL is what the kernel tells of the
+ * machine, and Go goes through it to its first NULL. */
 void leakline_environment_take(void) {
-    char **to = environ;
-    for (char **from = environ; *from; from++)
-        if (keep(*from))
+    size_t count = 0, size = 0;
+    for (char **from = environ; *from; from++, count++)
+        if (begins(*from, PRELOAD))
+            size += strlen(*from) + 1u;
+    size += (count + 1u) * sizeof(char *);
+    long memory = leakline_call6(SYS_mmap, 0, (long)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char **array = memory < 0 && memory > -4096 ? NULL : (char **)memory, **to = array;
+    char *text = (char *)(array ? array + count + 1u : NULL);
+    for (char **from = environ; *from; from++) {
+        bool kept = keep(*from);
+        if (!array || !kept)
+            continue;
+        if (!begins(*from, PRELOAD)) {
             *to++ = *from;
-    *to = NULL;
+        } else if (take_preload(*from, text)) {
+            *to++ = text;
+            text += strlen(text) + 1u;
+        }
+    }
+    if (array)
+        environ = array;
 }
 
 /* --- for exec */

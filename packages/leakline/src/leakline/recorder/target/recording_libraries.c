@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <link.h>
 #include <string.h>
+#include <sys/auxv.h>
 
 #include "recording_private.h"
 #include "system_calls.h"
@@ -81,7 +82,7 @@ static void describe(const struct dl_phdr_info *info, struct module *module) {
         }
     }
     long length = -1;
-    if (!info->dlpi_name || info->dlpi_name[0] == '\0') { /* the program itself */
+    if (!info->dlpi_name || info->dlpi_name[0] == '\0' || (uint64_t)info->dlpi_phdr == getauxval(AT_PHDR)) { /* the program; musl has argv[0] */
         length = leakline_call4(SYS_readlinkat, AT_FDCWD, (long)"/proc/self/exe", (long)module->path, sizeof module->path);
     } else {
         length = (long)strnlen(info->dlpi_name, sizeof module->path);
