@@ -15,6 +15,7 @@ import pytest
 from leakline.errors import UnsupportedError
 from leakline.own_process.inside import held
 from leakline.own_process.remote import holders_in, script
+from leakline.remote_exec import complete
 
 PROGRAM = Path(__file__).with_name("keeps.py")
 SOURCES = Path(__file__).parents[2] / "src"
@@ -69,7 +70,7 @@ def test_each_way_of_keeping_one(version: str) -> None:
 def test_the_script_for_another_process_answers_in_a_file_and_leaves_nothing(version: str, tmp_path: Path) -> None:
     """Run as the interpreter runs it when another process asks for that: where `leakline` cannot be imported."""
     place = tmp_path / "answer.json"
-    (tmp_path / "look.py").write_text(script([3, 100_000], str(place)))
+    (tmp_path / "look.py").write_text(complete(script([3, 100_000]), str(place)))
     program = """if True:
         import os, socket, sys
         kept = [socket.socket()]

@@ -84,7 +84,12 @@ def _say(attached: Attached) -> None:
         text = f"process {attached.pid} was launched under the recorder: reading what it has recorded"
     elif attached.found:
         text = f"process {attached.pid} is being recorded since an earlier attachment: reading that, then ending it"
-    elif attached.by_gdb:
+    elif attached.by == "python":
+        text = (
+            f"attached to process {attached.pid} by its own Python (sys.remote_exec), which ran no other code for"
+            f" {attached.held_s * 1000:.1f} ms"
+        )
+    elif attached.by == "gdb":
         text = (
             f"attached to process {attached.pid} by gdb, as no thread of it waits; all its threads stood still for"
             f" {attached.held_s * 1000:.0f} ms"

@@ -14,7 +14,7 @@ from errno import EALREADY
 from pathlib import Path
 
 from leakline.errors import LeaklineError, NoSuchProcessError
-from leakline.recorder import gdb, ptrace
+from leakline.recorder import by_python, gdb, ptrace
 from leakline.recorder.attachable import LAUNCH, AttachError, Target, examine, refused
 from leakline.recorder.exports import Exports
 from leakline.recorder.ptrace import Called, Loaded, Status
@@ -33,16 +33,15 @@ class Attached:
     """A process that is being recorded. Use as a context manager, or call `detach`. Not thread-safe.
 
     `launched`: it was launched under the recorder, so it is only read here, and goes on being recorded. `held_s`: how
-    long its thread stood still (`by_gdb`: all its threads); `waited_s`: for a processor, of the last time that it did.
+    long its thread stood still (`by` gdb: all its threads; by python: its interpreter); `waited_s`: for a processor, of
+    the last time that it did.
     The recording can be read after the process has ended, until `close`.
     """
 
-    def __init__(
-        self, pid: int, path: Path, *, found: bool, held_s: float, waited_s: float = 0.0, by_gdb: bool = False
-    ) -> None:
-        self.pid, self.path, self.held_s = pid, path, held_s
-        self.waited_s = waited_s
-        self.by_gdb = by_gdb
+    def __init__(self, pid: int, path: Path, *, found: bool, called: Called | None = None) -> None:
+        self.pid, self.path = pid, path
+        self.held_s, self.waited_s = (called.stopped_s, called.waited_s) if called else (0.0, 0.0)
+        self.by = called.by if called else "ptrace"
         self.found = found
         self._started = start_time_ticks(pid)
         self._file: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -76,7 +75,7 @@ class Attached:
             return 0.0
         target = examine(self.pid)
         library = _recorder_in(target)
-        patience_s = _SHORT_S if self.by_gdb else None
+        patience_s = None if self.by == "ptrace" else _SHORT_S
         called = _call(target, library, _END, patience_s=patience_s) if library else None
         self._attached = False
         self.waited_s = called.waited_s if called else 0.0
@@ -104,7 +103,7 @@ def attach(pid: int) -> Attached:
     present = find_recording(pid)
     if present is not None:
         with suppress(OSError):
-            attached = Attached(pid, present, found=True, held_s=0.0)
+            attached = Attached(pid, present, found=True)
             if attached.recording().live:
                 return attached
             attached.close()
@@ -121,7 +120,7 @@ def attach(pid: int) -> Attached:
         if library := _recorder_in(examine(pid)):
             _call(target, library, _END)
         raise AttachError(f"process {pid} could not write its recording where it can be read", "attach as root")
-    return Attached(pid, found, found=False, held_s=called.stopped_s, waited_s=called.waited_s, by_gdb=called.by_gdb)
+    return Attached(pid, found, found=False, called=called)
 
 
 def _path_for(target: Target) -> str | None:
@@ -153,17 +152,27 @@ def _run(
     library_path: str | None = None,
     patience_s: float | None = None,
 ) -> Called:
-    """By ptrace; by gdb where no thread ever enters a system call. A seccomp filter would see gdb's calls."""
-    called = ptrace.call(
-        target.pid,
-        target.loader,
-        function,
-        argument,
-        library_path=library_path,
-        suspend_seccomp=target.seccomp_filter,
-        patience_s=patience_s,
-    )
-    if called.status is Status.NO_SAFE_POINT and not target.seccomp_filter and gdb.installed():
+    """By ptrace. Where no thread ever enters a system call: by Python if that is what computes, else by gdb, which
+    stops all threads. A seccomp filter would see the calls of these two.
+    """
+    if target.obstacle is None:
+        called = ptrace.call(
+            target.pid,
+            target.loader,
+            function,
+            argument,
+            library_path=library_path,
+            suspend_seccomp=target.seccomp_filter,
+            patience_s=patience_s,
+        )
+        if called.status is not Status.NO_SAFE_POINT or target.seccomp_filter:
+            return called
+    asked = by_python.call(target.pid, function, argument, library_path=library_path)
+    if asked is not None:
+        return asked
+    if target.obstacle is not None:
+        raise target.obstacle
+    if gdb.installed():
         libraries = tuple(ptrace.loaded(target.pid))
         return gdb.call(target.pid, target.loader, libraries, function, argument, library_path=library_path)
     return called
@@ -216,7 +225,7 @@ def _error(target: Target, called: Called) -> LeaklineError:
             hint = f"only root can set its seccomp filter aside meanwhile: sudo leakline attach {target.pid}"
             return AttachError(what, hint)
         return refused(target.pid, os.strerror(called.error))
-    if called.status is Status.NO_SAFE_POINT and not called.by_gdb and not target.seccomp_filter:
+    if called.status is Status.NO_SAFE_POINT and called.by == "ptrace" and not target.seccomp_filter:
         hint = "gdb can stop a thread that only computes: install it (Debian: apt install gdb) and try again"
         return AttachError(what, f"{hint}, or {LAUNCH}")
     if called.status is Status.NO_SAFE_POINT:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from leakline import remote_exec
 from leakline.errors import LeaklineError, NotPermittedError, UnsupportedError, UsageError
 from leakline.proc.process import Process, read_stat
 from leakline.recorder import ptrace
@@ -38,6 +39,7 @@ class Target(msgspec.Struct, frozen=True):
     seccomp_filter: bool
     same_user: bool  # its files can be ours, and the reverse
     same_files: bool  # it sees the same files as we, by the same names
+    obstacle: LeaklineError | None  # why ptrace cannot do it; its own Python may
 
 
 def examine(pid: int) -> Target:
@@ -48,6 +50,9 @@ def examine(pid: int) -> Target:
     with process.reading():
         status = _status(pid)
     _check_state(pid, status)
+    obstacle = _obstacle(pid, status)
+    if obstacle is not None and (status.get("Seccomp") == str(_SECCOMP_FILTER) or not remote_exec.possible()):
+        raise obstacle
     try:
         _check_program(pid)
         libraries = tuple(ptrace.loaded(pid))
@@ -68,6 +73,7 @@ def examine(pid: int) -> Target:
         seccomp_filter=status.get("Seccomp") == str(_SECCOMP_FILTER),
         same_user=status.get("Uid", "").split()[1:2] == [str(os.geteuid())],
         same_files=_namespace(pid, "mnt") == _namespace(os.getpid(), "mnt") and os.readlink(f"/proc/{pid}/root") == "/",
+        obstacle=obstacle,
     )
 
 
@@ -108,17 +114,26 @@ def _traced(pid: int, tracer: str) -> LeaklineError:
 
 
 def _check_state(pid: int, status: dict[str, str]) -> None:
-    if status.get("TracerPid", "0") != "0":
-        raise _traced(pid, status["TracerPid"])
     if status.get("State", "")[:1] in ("T", "t"):
+        traced = status.get("TracerPid", "0")
+        if traced != "0":
+            raise _traced(pid, traced)
         raise AttachError(f"process {pid} is stopped: none of its threads can run", f"type `kill -CONT {pid}`")
     if status.get("Seccomp") == str(_SECCOMP_STRICT):
         raise UnsupportedError(
             f"process {pid} may only read and write (seccomp's strict mode)", WITHOUT.format(pid=pid)
         )
+
+
+def _obstacle(pid: int, status: dict[str, str]) -> LeaklineError | None:
+    """What is in the way of ptrace alone."""
+    traced = status.get("TracerPid", "0")
+    if traced != "0":
+        return _traced(pid, traced)
     if int(status.get("SigIgn", "0"), 16) >> (signal.SIGSEGV - 1) & 1:
         # A call ends by SIGSEGV at address 0, and the kernel makes an ignored SIGSEGV that happens SIG_DFL.
-        raise UnsupportedError(f"process {pid} ignores SIGSEGV, which attaching would change", LAUNCH)
+        return UnsupportedError(f"process {pid} ignores SIGSEGV, which attaching would change", LAUNCH)
+    return None
 
 
 def _check_program(pid: int) -> None:

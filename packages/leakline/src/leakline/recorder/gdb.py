@@ -345,4 +345,4 @@ def _status_of(pid: int) -> Status:
 
 
 def _called(status: Status, *, result: int = 0, message: str = "", stopped_s: float = 0.0) -> Called:
-    return Called(status, result, 0, message, stopped_s, 0.0, 0, -1, False, by_gdb=True)
+    return Called(status, result, 0, message, stopped_s, 0.0, 0, -1, False, by="gdb")

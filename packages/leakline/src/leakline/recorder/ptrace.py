@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from ctypes import c_char, c_int32, c_int64, c_uint32, c_uint64
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -82,8 +82,8 @@ class CRemote(ctypes.Structure):
 
 
 class Called(msgspec.Struct, frozen=True):
-    """What came of a call. `result` is what the function returned; `stopped_s`: how long one thread stood still, and
-    all of them where gdb made it.
+    """What came of a call. `result` is what the function returned; `stopped_s`: how long one thread stood still (all of
+    them where gdb made it, the interpreter where Python did).
     """
 
     status: Status
@@ -95,17 +95,19 @@ class Called(msgspec.Struct, frozen=True):
     tid: int
     system_call: int
     entered: bool
-    by_gdb: bool = False
+    by: Literal["ptrace", "gdb", "python"] = "ptrace"
 
     def why(self) -> str:
         """Why it was not done, in words."""
-        if self.by_gdb and self.status is Status.NO_SAFE_POINT:
+        if self.by == "gdb" and self.status is Status.NO_SAFE_POINT:
             return (
                 "none of its threads enters a system call, and whenever gdb stopped it, malloc, the loader or something"
                 " unknown was on each stack"
             )
-        if self.by_gdb and self.message:
+        if self.by == "gdb" and self.message:
             return f"gdb says: {self.message}"
+        if self.by == "python" and self.status is Status.FAILED:
+            return f"its Python says: {self.message}"
         match self.status:
             case Status.REFUSED:
                 return f"ptrace was refused ({os.strerror(self.error)})"

@@ -58,7 +58,7 @@ def spins(build: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spin]:
 def test_a_process_that_only_computes_is_attached_to_and_left_as_it_was(spins: Spin) -> None:
     for _ in range(2):  # loaded, then found loaded
         with attach(spins.pid) as attached:
-            assert attached.by_gdb
+            assert attached.by == "gdb"
             assert attached.held_s > 0
             number = spins.open()
             (origin,) = origins(attached.recording(), [number])
@@ -73,7 +73,7 @@ def test_a_process_that_only_computes_is_attached_to_and_left_as_it_was(spins: S
 
 def test_what_a_call_spoils_is_put_back(spins: Spin, build: Path) -> None:
     called = spins.call(build / "called.so", "spoil", "/a/path")
-    assert (called.status, called.result, called.by_gdb) == (Status.DONE, 1, True)
+    assert (called.status, called.result, called.by) == (Status.DONE, 1, "gdb")
     spins.open()
     assert spins.process.poll() is None
 
