@@ -480,8 +480,11 @@ class Session:
         self._watches.registry = message.registry
         self._problem = None
         self._backoff.reset()
-        for request in self._requests.values():
-            self._say(request.message)
+        for number, request in tuple(self._requests.items()):
+            if isinstance(request.message, wire.Resolve):
+                del self._requests[number]  # every name is asked for again, below
+            else:
+                self._say(request.message)
         for registration in self._registrations.values():
             registration.problem = ""  # it is worth a line again
         self._register_again(only_unconfirmed=False)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, clock, wire
+from datacenter import AsyncClient, Broker, BrokerOptions, Server, Service, ServiceOptions, clock, runtime, wire
 from datacenter.broker.sessions import Sessions
 from datacenter.client import StateEvent
 from datacenter.errors import BadOptionError, DatacenterError, WrongTypeError
 from datacenter.registry.state import Registry
+from datacenter.sockets import SocketContext, SocketOptions
 from datacenter.wire import Instance, Resolution
 from forwarder import Forwarder
 
@@ -84,7 +86,13 @@ async def test_a_session_that_missed_a_change_introduces_itself_again_and_is_up_
                 assert (broker.statistics()["sessions"], broker.statistics()["watchers"]) == (1, 1)
 
 
-async def test_thousands_of_registrations_wait_for_a_broker_that_is_busy_and_are_said_once() -> None:
+async def test_thousands_of_registrations_wait_for_a_broker_that_is_busy_and_are_said_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A socket whose messages are not taken answers no ping either: after 3 s its connection would be cut, and all be
+    # said again. Where much else runs this thread takes longer than that before it lets the broker go on.
+    patient = SocketOptions(heartbeat_timeout_ms=60_000, heartbeat_ttl_ms=60_000)
+    monkeypatch.setattr(runtime, "SocketContext", functools.partial(SocketContext, options=patient))
     options = BrokerOptions(heartbeat_s=10.0, lease_s=30.0, grace_leases=0.0)
     async with Broker("tcp://127.0.0.1:0", options=options) as broker, AsyncClient(broker.endpoint) as client:
         session = client._session
@@ -127,6 +135,28 @@ async def test_a_session_that_is_told_of_thousands_at_once_is_not_forgotten(unti
         await until(lambda: bool(told) and getattr(told[-1], "version", 0) == latest, "it is told of the last")
         assert [getattr(news, "state", "") for news in told].count("live") == 8000
         assert broker.statistics()["undeliverable"] == 0
+
+
+async def test_a_name_that_is_watched_before_there_is_a_session_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    received = []
+    original = Sessions.received
+
+    def recorded(self: Sessions, now: float, who: bytes, message: wire.ToBroker) -> object:
+        received.append(message)
+        return original(self, now, who, message)
+
+    monkeypatch.setattr(Sessions, "received", recorded)
+    async with Broker("tcp://127.0.0.1:0", options=FAST) as broker:
+        with contextlib.closing(Forwarder(0)) as way:
+            async with AsyncClient(f"tcp://127.0.0.1:{way.port}") as client:
+                told: list[Resolution | DatacenterError] = []
+                client._session.watch("news", "rpc", told.append)
+                way.target = int(broker.endpoint.rpartition(":")[2])
+                await asyncio.wrap_future(client._session.list_services())
+                assert len([message for message in received if isinstance(message, wire.Resolve)]) == 1
+                assert len(told) == 1
 
 
 @pytest.mark.parametrize(
