@@ -298,7 +298,8 @@ def test_another_process_that_is_given_the_number_is_not_taken_for_the_one_obser
     process = targets.start("leak", "file")
     observation = Observation(process.pid)
     assert observation.step() is not None
-    observation._started -= 1  # as if the one observed had been an earlier process of that number
+    observation._process._started -= 1  # as if the one observed had been an earlier process of that number,
+    observation._process._inode -= 1  # which had its own inodes in /proc
     before = observation.samples()
     assert observation.step() is None
     assert observation.ended

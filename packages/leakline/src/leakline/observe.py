@@ -119,7 +119,8 @@ class Observation:
         self._limits = _limits(pid, limit)
         began = time.thread_time()
         self._begin = self._end = proc.snapshot(pid, started=self._started)
-        self._kinds = proc.KindCounter(pid, self._started, self._begin.descriptors)
+        self._process = proc.LastingProcess(pid, self._started)
+        self._kinds = proc.KindCounter(self._process, self._begin.descriptors)
         self._whole_at, self._whole_cost = self._begin.at, (time.thread_time() - began) * LINKS_SHARE
         self._samples: deque[Sample] = deque()
         self._peaks: deque[tuple[float, str, int]] = deque()
@@ -188,7 +189,7 @@ class Observation:
         began = time.thread_time()
         try:
             self._end = proc.snapshot(self.pid, started=self._started)
-            self._kinds = proc.KindCounter(self.pid, self._started, self._end.descriptors)
+            self._kinds = proc.KindCounter(self._process, self._end.descriptors)
             self._whole_at = self._end.at
             self._counts = self._end.counts()
             self.command = self._end.command  # an exec changes it
@@ -274,7 +275,7 @@ class Observation:
 
     def _sample(self) -> Sample:
         now = time.monotonic()
-        total = proc.count(self.pid, self._started)
+        total = self._process.count()
         moved = not self._samples or total != sum(self._counts.values())
         kinds = self._quick_kinds(now, total) if moved else None
         if kinds is None and self._whole_due(now, moved):

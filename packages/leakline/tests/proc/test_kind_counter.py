@@ -41,7 +41,7 @@ def program() -> Iterator[tuple[int, Tell]]:
 
 
 def counter(pid: int) -> proc.KindCounter:
-    return proc.KindCounter(pid, proc.started(pid), proc.snapshot(pid).descriptors)
+    return proc.KindCounter(proc.LastingProcess(pid, proc.started(pid)), proc.snapshot(pid).descriptors)
 
 
 def test_what_is_opened_and_closed_again_is_seen_without_a_whole_look(program: tuple[int, Tell]) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,3 +93,57 @@ def test_looking_leaves_no_descriptor_behind(start: Any) -> None:
         with pytest.raises(NoSuchProcessError):
             look(target.pid)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_process_that_is_looked_at_again_and_again_is_told_from_its_successor(start: Any) -> None:
+    target = start("")
+    lasting = proc.LastingProcess(target.pid, proc.started(target.pid))
+    counted = proc.count(target.pid)
+    assert lasting.count() == counted
+    lasting._inode -= 1  # memory was short, and /proc made another inode
+    assert lasting.count() == counted
+    assert lasting.process().pid == target.pid
+    target.process.kill()
+    target.process.wait()
+    for look in (lasting.count, lasting.process):
+        with pytest.raises(NoSuchProcessError):
+            look()
+
+
+SUCCESSOR = """
+import os, subprocess, sys, time
+from leakline import proc
+from leakline.errors import NoSuchProcessError
+def sleeper(more=()):
+    return subprocess.Popen(["sleep", "600"], pass_fds=more)
+first = sleeper()
+lasting = proc.LastingProcess(first.pid, proc.started(first.pid))
+assert lasting.count() == 3
+first.kill()
+first.wait()
+time.sleep(0.05)  # start times are told in hundredths of a second
+for _ in range(100):
+    open("/proc/sys/kernel/ns_last_pid", "w").write(str(first.pid - 1))
+    second = sleeper()
+    if second.pid == first.pid:
+        break
+    second.kill()
+    second.wait()
+else:
+    sys.exit("the number was not given out again")
+print(os.path.exists(f"/proc/{first.pid}/fd"))
+try:
+    lasting.count()
+except NoSuchProcessError as error:
+    print(error.message.replace(str(first.pid), "N"))
+second.kill()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root chooses the number of the next process")
+def test_a_number_that_was_given_out_again_is_another_process(tmp_path: Path) -> None:
+    (tmp_path / "successor.py").write_text(SUCCESSOR)
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, tmp_path / "successor.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["True", "process N has ended, and its number was given to sleep"]

@@ -14,13 +14,14 @@ from leakline.proc.closely import look_closely
 from leakline.proc.descriptors import signalled
 from leakline.proc.find import find
 from leakline.proc.kinds import KindCounter
-from leakline.proc.process import Process, read_stat
+from leakline.proc.process import LastingProcess, Process, read_stat
 from leakline.proc.snapshot import kinds, snapshot
 from leakline.proc.stacks import python_stacks
 from leakline.proc.threads import find_threads, read_threads
 
 __all__ = [
     "KindCounter",
+    "LastingProcess",
     "command",
     "count",
     "find",

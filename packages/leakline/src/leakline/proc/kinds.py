@@ -18,7 +18,7 @@ from itertools import chain, count
 
 from leakline.facts import Descriptor
 from leakline.proc.descriptors import kind_of, kind_of_path, kind_of_protocol, protocol_of, read_links
-from leakline.proc.process import Process
+from leakline.proc.process import LastingProcess, Process
 
 FREE_IN_A_ROW = 16  # numbers: then nothing was opened further up
 YOUNG = 96  # of those opened since the last whole look, asked again each time
@@ -29,8 +29,8 @@ class KindCounter:
     between calls; use it from one thread at a time.
     """
 
-    def __init__(self, pid: int, started: int, known: Iterable[Descriptor]) -> None:
-        self._pid, self._started = pid, started
+    def __init__(self, process: LastingProcess, known: Iterable[Descriptor]) -> None:
+        self._process = process
         self._kinds: dict[int, str] = {}
         self._of_target: dict[str, str] = {}
         for each in known:
@@ -41,7 +41,7 @@ class KindCounter:
 
     def whole(self) -> dict[str, int]:
         """Look at every link. Raises LeaklineError as `proc.snapshot` does."""
-        process = Process(self._pid, self._started)
+        process = self._process.process()
         links = read_links(process)
         if links.denied and links.denied == len(links.numbers):
             raise process.denied()
@@ -58,7 +58,7 @@ class KindCounter:
         """Look at what may have changed; None if that does not add up to `total`, or to nearly as many where
         descriptors come and go while one looks.
         """
-        process = Process(self._pid, self._started)
+        process = self._process.process()
         moved = sum(self._again(process, number) for number in list(self._young)[-YOUNG:])
         row = 0
         for number in chain(tuple(self._free), count(self._beyond)):

@@ -148,6 +148,51 @@ class Process:
         return tuple(found)
 
 
+class LastingProcess:
+    """One process that is looked at again and again. Whether it is still the same one is told by the inode of its fd
+    folder, which costs a third of reading its stat: /proc gives each process inodes of its own, and none of them again
+    (fs/proc/base.c, `proc_pid_make_inode`). A new one for the same process, after memory was short, is looked into.
+
+    Holds no descriptor; use it from one thread at a time. Raises what `Process` raises.
+    """
+
+    def __init__(self, pid: int, started: int) -> None:
+        self._pid, self._started = pid, started
+        self._inode = 0
+        self._process: Process | None = None
+
+    def process(self) -> Process:
+        """The process, of which this was made."""
+        if self._process is None or self._now() is None:
+            self._ask()
+        assert self._process is not None
+        return self._process
+
+    def count(self) -> int:
+        """Number of open descriptors."""
+        found = None if self._process is None else self._now()
+        if found:
+            return found
+        return self._ask().count()  # none: before Linux 6.2, or it is about to end
+
+    def _now(self) -> int | None:
+        """The size of its fd folder; None if that may be another process's by now."""
+        assert self._process is not None
+        try:
+            status = os.stat(f"{self._process.path}/fd")
+        except OSError:
+            return None
+        return status.st_size if status.st_ino == self._inode else None
+
+    def _ask(self) -> Process:
+        self._process, process = None, Process(self._pid, self._started)
+        with process.reading():
+            self._inode = os.stat(f"{process.path}/fd").st_ino
+        process.check_same()  # the inode is of the process that was asked for
+        self._process = process
+        return process
+
+
 class Stat:
     """Fields of /proc/PID/stat. `started` is in clock ticks since boot; with the pid it names one process for ever.
 
