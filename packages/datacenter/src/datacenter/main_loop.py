@@ -17,7 +17,7 @@ from datacenter import runtime
 from datacenter.reactor import SelectorLoop
 from datacenter.sockets import descriptor_limit
 from datacenter.sockets.ledger import Ledger
-from leakline.proc.descriptors import kind_of
+from leakline.link_targets import kind_of
 
 log = logging.getLogger("datacenter")
 

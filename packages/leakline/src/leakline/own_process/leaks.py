@@ -12,7 +12,6 @@ import msgspec
 
 from leakline.errors import LeaklineError
 from leakline.facts import Descriptor, Frame, PythonHolder
-from leakline.own_process.inside import held
 from leakline.own_process.looks import Look, appeared, look
 from leakline.own_process.recorder import OwnRecorder
 
@@ -72,6 +71,7 @@ class Describer:
         """What these are, lowest number first; what was closed meanwhile is left out. `known` as in `inside.held`."""
         # Where nothing is left open, nothing of this is needed.
         from leakline import proc
+        from leakline.own_process.inside import held
 
         told, _ = held(numbers, known)  # first, as naming lines makes many objects
         holders = {each["number"]: msgspec.convert(each, PythonHolder) for each in told if each["state"] != "unknown"}

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from leakline.link_targets import kind_of
 from leakline.own_process.recorder import Counters, OwnRecorder
-from leakline.proc.descriptors import kind_of
 
 STANDARD_STREAMS = (0, 1, 2)  # they are pointed elsewhere and back, by whoever captures output
 

@@ -11,8 +11,6 @@ from typing import NamedTuple
 
 from leakline.proc.process import Process
 
-# What stands in `anon_inode:[…]` (inotify's has no brackets), where the field has another name for it.
-_ANONYMOUS = {"eventpoll": "epoll", "perf_event": "perf-event", "seccomp notify": "seccomp-notify"}
 _KINDS = {"mptcp": "tcp", "udplite": "udp", "unix-stream": "unix", "unix-dgram": "unix", "unix-seqpacket": "unix"}
 _PROTOCOL_NAME = b"system.sockprotoname"  # extended attribute of every socket: the name of its struct proto
 _PROTOCOLS = {
@@ -62,30 +60,6 @@ def read_links(process: Process) -> Links:
     # Decoded at once, as that is many times as fast. A name may hold any byte but NUL, UTF-8 or not.
     targets = b"\0".join(links).decode(errors="backslashreplace").split("\0") if links else []
     return Links(list(map(int, names)), targets, denied)
-
-
-def kind_of(target: str) -> str | None:
-    """The kind that the target alone tells; None where the thing itself must be asked (sockets, paths)."""
-    head, colon, tail = target.partition(":")
-    if colon:
-        if head == "socket":
-            return None
-        if head == "pipe":
-            return "pipe"
-        if head == "anon_inode":
-            name = tail.strip("[]")
-            return _ANONYMOUS.get(name, name)
-        if head == "/memfd":
-            return "memfd"
-        if head == "pidfd":
-            return "pidfd"
-        if head.startswith("/dmabuf"):
-            return "dmabuf"
-        if tail.startswith("[") and "/" not in head:
-            return "namespace"  # net:[…], mnt:[…], user:[…]
-    if target.startswith(("/dev/pts/", "/dev/ptmx")):
-        return "pty"
-    return None if target else "unknown"
 
 
 def kind_of_path(process: Process, number: int) -> str:

@@ -17,7 +17,8 @@ from collections.abc import Iterable
 from itertools import chain, count
 
 from leakline.facts import Descriptor
-from leakline.proc.descriptors import kind_of, kind_of_path, kind_of_protocol, protocol_of, read_links
+from leakline.link_targets import kind_of
+from leakline.proc.descriptors import kind_of_path, kind_of_protocol, protocol_of, read_links
 from leakline.proc.process import LastingProcess, Process
 
 FREE_IN_A_ROW = 16  # numbers: then nothing was opened further up

@@ -12,9 +12,9 @@ from collections import Counter
 
 from leakline.errors import LeaklineError
 from leakline.facts import Descriptor, Snapshot, Socket, Thread
+from leakline.link_targets import kind_of
 from leakline.proc.descriptors import (
     Links,
-    kind_of,
     kind_of_path,
     kind_of_protocol,
     protocol_of,
