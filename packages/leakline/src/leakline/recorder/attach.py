@@ -14,6 +14,7 @@ from errno import EALREADY
 from pathlib import Path
 
 from leakline.errors import LeaklineError, NoSuchProcessError
+from leakline.proc.folders import open_folder
 from leakline.recorder import by_python, gdb, ptrace
 from leakline.recorder.attachable import LAUNCH, AttachError, Target, examine, refused
 from leakline.recorder.exports import Exports
@@ -251,12 +252,11 @@ class _Copy:
     def make(cls, pid: int, place: str) -> _Copy | None:
         """None where the target has no such folder, or it cannot be written."""
         name = f"leakline-{secrets.token_hex(8)}"
-        folder = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for part in place.strip("/").split("/"):
-                inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-                os.close(folder)
-                folder = inner
+            folder = open_folder(pid, place)
+        except OSError:
+            return None
+        try:
             os.mkdir(name, 0o755, dir_fd=folder)
         except OSError:
             os.close(folder)
