@@ -338,6 +338,37 @@ static void test_children_record_nothing(void) {
     leakline_recording_end();
 }
 
+/* In a process that may have as many, which the one that runs the tests hardly is. */
+static int record_a_million(void) {
+    leakline_recording.slot_count = LEAKLINE_SLOTS_HIGHEST;
+    leakline_recording.size = 0; /* the next one is mapped elsewhere */
+    begin("million");
+    uint32_t by = intern(1, 3, 0), closer = intern(2, 3, 0);
+    int highest = (int)LEAKLINE_SLOTS_HIGHEST - 1;
+    CHECK(highest >= 1000000);
+    opened(highest, by);
+    opened(1000000, by);
+    opened(highest + 1, by);
+    CHECK(slot_at(highest)->how == LEAKLINE_HOW_OPENED && slot_at(highest)->stack == by && slot_at(1000000)->stack == by);
+    CHECK(leakline_header()->slot_bound == LEAKLINE_SLOTS_HIGHEST && leakline_header()->out_of_range == 1 && stack_at(by)->opened == 2);
+    closing(highest, closer);
+    CHECK(leakline_enter());
+    leakline_closing_range(3, ~0u, 2, closer);
+    leakline_leave();
+    CHECK(slot_at(highest)->how == 0 && slot_at(1000000)->how == 0 && stack_at(by)->closed == 2);
+    leakline_recording_end();
+    return 0;
+}
+
+static void test_descriptors_are_numbered_to_a_million(void) {
+    begin("hundreds");
+    leakline_recording_end();
+    pid_t child = fork();
+    if (child == 0)
+        _exit(record_a_million());
+    CHECK(status_of(child) == 0);
+}
+
 static void fork_in_handler(int signal) {
     (void)signal;
     CHECK(!leakline_enter()); /* inside */
@@ -430,6 +461,7 @@ int main(int count, char **arguments) {
         test_what_is_open_already_is_older();
         test_the_libraries_are_those_of_the_loader();
         test_children_record_nothing();
+        test_descriptors_are_numbered_to_a_million();
         test_a_fork_in_the_middle_of_a_write();
     }
     test_threads_agree();
