@@ -185,9 +185,7 @@ def test_a_program_on_musl_is_recorded_with_its_children_and_lines(cli: Cli, tmp
     assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
     report = (tmp_path / "report").read_text()
     assert report.startswith("LEAK  grab (on_musl.c:7) opened 40 tcp descriptors and closed 0")
-    unwrapped = "".join(report.split())  # a long path takes more than one line
-    assert f"grab{source}:7" in unwrapped
-    assert f"main{source}:13" in unwrapped
+    assert re.search(r"\n +grab  \S+on_musl\.c:7\n +main  \S+on_musl\.c:13\n", report)  # a long path is shortened
     reports = [cli("report", str(file)).stdout for file in own_folder.iterdir()]
     assert sum("in_child (on_musl.c:8) opened 30" in report for report in reports) == 1
 
