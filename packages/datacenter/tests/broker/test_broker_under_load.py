@@ -149,12 +149,14 @@ async def test_a_name_that_is_watched_before_there_is_a_session_is_asked_for_onc
 
     monkeypatch.setattr(Sessions, "received", recorded)
     async with Broker("tcp://127.0.0.1:0", options=FAST) as broker:
-        with contextlib.closing(Forwarder(0)) as way:
+        with contextlib.closing(Forwarder(int(broker.endpoint.rpartition(":")[2]))) as way:
+            way.hold()
             async with AsyncClient(f"tcp://127.0.0.1:{way.port}") as client:
                 told: list[Resolution | DatacenterError] = []
                 client._session.watch("news", "rpc", told.append)
-                way.target = int(broker.endpoint.rpartition(":")[2])
-                await asyncio.wrap_future(client._session.list_services())
+                way.go_on()
+                for _ in range(2):  # the second is asked after the name
+                    await asyncio.wrap_future(client._session.list_services())
                 assert len([message for message in received if isinstance(message, wire.Resolve)]) == 1
                 assert len(told) == 1
 
