@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from datacenter import runtime
+from datacenter import libuv_pipe, runtime
 from datacenter.reactor import SelectorLoop
 from datacenter.sockets import descriptor_limit
 from datacenter.sockets.ledger import Ledger
@@ -106,15 +106,11 @@ async def _run(
 def _new_loop() -> asyncio.AbstractEventLoop:
     try:
         import uvloop
+        import uvloop.loop
     except ImportError:
         return SelectorLoop()
-    # libuv aborts where the first loop of a process gets no pipe (unix/signal.c: uv__signal_global_reinit). So as much
-    # is asked for before, where a refusal can be caught.
-    with contextlib.ExitStack() as stack:
-        for _ in range(LOOP_COST // 2):
-            for number in os.pipe():
-                stack.callback(os.close, number)
-    return uvloop.new_event_loop()
+    with libuv_pipe.ready_for(uvloop.loop.__file__):
+        return uvloop.new_event_loop()
 
 
 def _open_numbers() -> set[int]:

@@ -100,17 +100,6 @@ class Nursery:
             self._process.wait()
 
 
-def residue(told: dict[str, Any]) -> str:
-    """What is known and not prevented, "" if it is not that. Counted apart.
-
-    uvloop: libuv aborts when the first loop of a process gets no pipe, its very first (uv__signal_global_reinit in
-    unix/signal.c); docs/aborts.md says what is done about it.
-    """
-    pipes = [record for record in told["records"] if record.startswith("pipe2 loop.")]
-    first = len(pipes) == 1 and told["records"][-1] == pipes[0]
-    return "uvloop" if first and told["wrong"][0].startswith("abort: signal 6") else ""
-
-
 class Tally:
     """What came out, by phase."""
 
@@ -133,9 +122,7 @@ class Tally:
                 counts["not reached"] += 1
             records = told["records"]
             where = records[asked.at - 1] if 0 < asked.at <= len(records) else ""
-            if told["wrong"] and residue(told):
-                counts["residue"] += 1
-            elif told["wrong"]:
+            if told["wrong"]:
                 counts["forbidden"] += 1
                 self.forbidden.append((asked, told["wrong"], where))
                 print(f"FORBIDDEN  {asked.command()}   # {where}\n           {'; '.join(told['wrong'])}", flush=True)
@@ -143,7 +130,7 @@ class Tally:
                 counts["works" if told["outcome"] == "works" else "typed error"] += 1
 
     def table(self) -> str:
-        columns = ("cases", "works", "typed error", "not reached", "residue", "forbidden")
+        columns = ("cases", "works", "typed error", "not reached", "forbidden")
         lines = [f"{'phase':18} {'calls':>6} " + " ".join(f"{column:>12}" for column in columns)]
         for phase, counts in self.cases.items():
             lines.append(f"{phase:18} {self.calls[phase]:6} " + " ".join(f"{counts[column]:12}" for column in columns))
