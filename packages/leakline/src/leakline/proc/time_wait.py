@@ -21,6 +21,7 @@ from leakline.proc.sockets import same_namespace
 WORTH_A_LOOK = 200  # with fewer in the namespace, whose they are is not asked
 _SHOWN = 5
 _LOOKS, _LOOK_EVERY_S = 150, 0.002
+_WAIT_S = 60  # TCP_TIMEWAIT_LEN, a constant of the kernel
 _FREE_NUMBERS = 8  # the lowest: what is opened gets one of them (POSIX)
 
 
@@ -45,18 +46,21 @@ def read_time_wait(process: Process, seen: Snapshot) -> TimeWait | None:
                 by_remote[family, host, remote] += 1
     except OSError:
         return TimeWait(total)
-    many = bool(by_remote) and max(by_remote.values()) >= WORTH_A_LOOK
+    most = max(by_remote.values(), default=0)
     return TimeWait(
         total,
         {f"port {port}": count for port, count in by_listener.most_common(_SHOWN)},
         {f"{_name(family, host)}:{port}": count for (family, host, port), count in by_remote.most_common(_SHOWN)},
         _client_ports(),
-        come_and_go=many and _come_and_go(process, seen),
+        come_and_go=most >= WORTH_A_LOOK and _come_and_go(process, seen, most),
     )
 
 
-def _come_and_go(process: Process, seen: Snapshot) -> bool:
-    """Whether the process opens TCP sockets and closes them again, as is seen in a third of a second."""
+def _come_and_go(process: Process, seen: Snapshot, waiting: int) -> bool:
+    """Whether the process opens TCP sockets and closes them again, as is seen in a third of a second: at least half as
+    often as it takes for so many to be `waiting`. One that only connects anew does so, too, but seldom.
+    """
+    wanted = max(1, round(waiting / _WAIT_S * _LOOKS * _LOOK_EVERY_S / 2))
     held = {each.number for each in seen.descriptors}
     free = list(islice((number for number in count() if number not in held), _FREE_NUMBERS))
     before: dict[int, str] = {}
@@ -67,7 +71,8 @@ def _come_and_go(process: Process, seen: Snapshot) -> bool:
                 target = os.readlink(f"{process.path}/fd/{number}")
                 if target == before.get(number) or kind_of_protocol(protocol_of(process, number)) == "tcp":
                     now[number] = target
-        if before.items() - now.items():
+        wanted -= bool(before.items() - now.items())
+        if wanted <= 0:
             return True
         before = now
         time.sleep(_LOOK_EVERY_S)
