@@ -15,11 +15,12 @@ import hiredis
 from datacenter.gateway.connections import Connections
 from datacenter.gateway.options import GatewayOptions
 from datacenter.gateway.redis_commands import Merge, NotForShardsError, Part, merged
+from datacenter.gateway.redis_requests import Request, RequestReader
 from datacenter.gateway.redis_shards import RedisShards
 from datacenter.gateway.tunnel import CLIENT
 
 _UNASKED: Final = b"-ERR Protocol error: "
-_STRINGS: Final = frozenset((bytes,))
+_REFUSAL: Final = Request((), b"")
 
 
 class _Gathering:
@@ -59,16 +60,14 @@ class RedisClient(asyncio.Protocol):
         self._options = options
         self._ended = ended
         self._transport: asyncio.Transport | None = None
-        self._reader = hiredis.Reader()
-        self._since_request = 0  # bytes of a request that is not complete
+        self._requests = RequestReader(options.max_redis_bytes)
         self._asked = 0  # tickets of requests: they are counted, and replied to in this order
         self._replied = 0
         self._replies: dict[int, bytes] = {}  # by ticket, until those before it have been sent
-        self._backlog: deque[list[bytes]] = deque()  # read, beyond max_pipeline
+        self._backlog: deque[Request] = deque()  # read, beyond max_pipeline
         self._slow = False  # does not take its replies
         self._leaving = False
         self._last_chance = False  # it leaves once it has asked something
-        self._problem = ""  # why it is refused
         self._loop = asyncio.get_running_loop()
         self._flushing = False
 
@@ -85,10 +84,11 @@ class RedisClient(asyncio.Protocol):
         self._ended(self)
 
     def data_received(self, data: bytes) -> None:
-        if self._since_request == 0 and data[:1] != b"*" and not self._reader.has_data():
-            self._inline(data)
-        else:
-            self._framed(data)
+        self._backlog.extend(self._requests.feed(data))
+        if self._requests.problem:  # what was asked before is answered; then this, and the end
+            self._backlog.append(_REFUSAL)
+            if self._transport is not None:
+                self._transport.pause_reading()
         self._go_on()
         if self._last_chance and self._asked:
             self.leave_when_answered()
@@ -130,63 +130,27 @@ class RedisClient(asyncio.Protocol):
 
     # --- requests
 
-    def _inline(self, data: bytes) -> None:
-        """A request typed by hand: words on a line."""
-        lines = data.split(b"\n")
-        if lines[-1]:
-            self._refuse("an inline request must come in one piece, with its line end")
-            return
-        self._backlog.extend(words for line in lines[:-1] if (words := line.split()))
-
-    def _framed(self, data: bytes) -> None:
-        if self._since_request == 0 and data[1:9].isdigit():  # Redis' own limit is seven digits long
-            self._refuse("invalid multibulk length")
-            return
-        self._reader.feed(data)
-        self._since_request += len(data)
-        try:
-            while (words := self._reader.gets()) is not False:
-                self._since_request = 0
-                if not isinstance(words, list) or not _STRINGS.issuperset(map(type, words)):
-                    self._refuse("expected a list of strings")
-                    return
-                if words:
-                    self._backlog.append(words)
-        except hiredis.ProtocolError as error:
-            self._refuse(str(error))
-        except MemoryError:  # it makes room for as many words as are announced
-            self._refuse("invalid multibulk length")
-        if self._since_request > self._options.max_redis_bytes:
-            self._refuse(f"a request of more than {self._options.max_redis_bytes} bytes")
-
-    def _refuse(self, problem: str) -> None:
-        """What was asked before is answered; then this, and the end."""
-        self._problem = problem
-        self._backlog.append([])
-        if self._transport is not None:
-            self._transport.pause_reading()
-
     def _go_on(self) -> None:
         while self._backlog and not self._slow and not self._leaving_now():
             ticket = self._asked
             if ticket - self._replied >= self._options.max_pipeline:
                 break
             self._asked += 1
-            words = self._backlog.popleft()
+            words, packed = self._backlog.popleft()
             link = self._shards.link_of(words) if words else None
             if link is not None:
-                link.send(hiredis.pack_command(tuple(words)), self, ticket)  # type: ignore[arg-type]  # any number
+                link.send(packed, self, ticket)
             elif words:
                 self._ask(words, ticket)
             else:
-                self.answered((ticket,), (_UNASKED + self._problem.encode() + b"\r\n",))
+                self.answered((ticket,), (_UNASKED + self._requests.problem.encode() + b"\r\n",))
                 self._leave()
         self._pace()
 
     def _leaving_now(self) -> bool:
         return self._transport is None or self._transport.is_closing()
 
-    def _ask(self, words: list[bytes], ticket: int) -> None:
+    def _ask(self, words: Sequence[bytes], ticket: int) -> None:
         """A request that is not simply passed on."""
         if reply := answered_here(words):
             self.answered((ticket,), (reply,))
