@@ -90,6 +90,9 @@ class Supervisor:
         prepare = messages.Prepare(self._plan.prepare, arguments, guard_s)
         self._fork_servers = ForkServers(prepare, self, self._ledger)
         adopt_orphans()
+        self._stop = stop
+        told = asyncio.ensure_future(stop.wait())
+        told.add_done_callback(lambda _: self._changed.set())
         try:
             self._tick()
             await self._until(lambda: stop.is_set() or self._pool.closed or bool(self._failure or self._cannot_begin))
@@ -99,6 +102,7 @@ class Supervisor:
             if self._cannot_begin is not None:
                 raise self._cannot_begin
         finally:
+            told.cancel()
             self._close()
 
     def reload(self) -> None:
@@ -198,7 +202,7 @@ class Supervisor:
 
     def _look_whether_ready(self) -> None:
         was_ready, self._is_ready = self._is_ready, self._pool.all_ready
-        if self._is_ready and not was_ready and not self._pool.closed:
+        if self._is_ready and not was_ready and not self._pool.closed and not self._stop.is_set():
             ready = [number for number, member in self._by_place() if member.state == "ready"]
             self._on_ready([self._endpoints[number] for number in ready if number in self._endpoints])
 
