@@ -92,8 +92,9 @@ def test_a_child_of_the_loop_has_nothing_and_may_use_nothing(loop: str) -> None:
         if pid == 0:
             status = 1
             try:
-                if LOOP == "asyncio":  # uvloop makes an epoll of its own in the child
-                    assert left() == before, (left(), before)
+                own = left()  # what the loop waits with: as many, and of the sockets none of its parent's
+                assert [link.split(":")[0] for link in own] == [link.split(":")[0] for link in before], (own, before)
+                assert not {link for link in own if link.startswith("socket")} & {*before}, (own, before)
                 def refused(use):
                     try:
                         use()
@@ -170,14 +171,12 @@ def test_a_child_of_the_loop_looks_at_no_socket_of_its_parents(loop: str) -> Non
     )
 
 
-def test_a_child_may_go_on_in_the_inherited_loop() -> None:
-    """With all that was scheduled in it: no socket of the parent's is looked at, where a receive would never return.
-
-    Not with uvloop: libuv's io_uring is shared with the parent, which aborts then (docs/fork.md).
-    """
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_child_may_go_on_in_the_inherited_loop(loop: str) -> None:
+    """With all that was scheduled in it: no socket of the parent's is looked at, where a receive would never return."""
     run(
         """
-    loop = asyncio.new_event_loop()
+    loop = asyncio.new_event_loop() if LOOP == "asyncio" else uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     run = loop.run_until_complete
     async def make():
@@ -208,7 +207,42 @@ def test_a_child_may_go_on_in_the_inherited_loop() -> None:
             await thing.close()
     run(end())
     loop.close()
-    """
+    """,
+        loop,
+    )
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_signal_to_a_child_is_none_to_its_parent(loop: str) -> None:
+    """Python's handler writes it where the loop reads, and the child has a copy of that end."""
+    run(
+        """
+    import signal
+    def forks():
+        pid = os.fork()
+        if pid == 0:
+            end = time.monotonic() + 0.3
+            while time.monotonic() < end:
+                time.sleep(0.05)  # also after the signal
+            os._exit(3)
+        return pid
+    async def scene(before, broker, server, client):
+        loop, told = asyncio.get_running_loop(), []
+        loop.add_signal_handler(signal.SIGTERM, told.append, 1)
+        for in_thread in (False, True):
+            pid = await asyncio.to_thread(forks) if in_thread else forks()
+            await asyncio.sleep(0.1)
+            os.kill(pid, signal.SIGTERM)
+            assert await asyncio.to_thread(wait, pid) == 3
+            assert await client.call("echo.back", 1) == 1
+            assert told == []
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not told:
+            await asyncio.sleep(0.01)
+        assert told == [1]
+    play(scene)
+    """,
+        loop,
     )
 
 
@@ -224,6 +258,33 @@ def test_a_method_that_forks() -> None:
             assert await asyncio.to_thread(wait, pid) == 0
     play(scene)
     """
+    )
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_an_asynchronous_method_that_forks(loop: str) -> None:
+    """In the server's loop. The child ends with the method, with the status of a program that ends so."""
+    run(
+        """
+    sys.stderr = sys.stdout
+    @echo.method
+    async def forks_in_loop(how: str) -> int:
+        pid = os.fork()
+        if pid == 0:
+            if how == "exits":
+                sys.exit(7)
+            if how == "says":
+                sys.exit("deliberate")
+            if how == "raises":
+                raise RuntimeError("deliberate")
+            return 1
+        return await asyncio.to_thread(wait, pid)
+    async def scene(before, broker, server, client):
+        for how, status in (("returns", 0), ("exits", 7), ("says", 1), ("raises", 1)):
+            assert await client.call("echo.forks_in_loop", how, deadline_s=30) == status, how
+    play(scene)
+    """,
+        loop,
     )
 
 

@@ -11,14 +11,17 @@ Runs in the thread of the serving loop; methods that are not `async` run in a po
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import logging
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from datacenter import options, wire
 from datacenter.checks import check, seconds, whole
@@ -38,6 +41,7 @@ from datacenter.errors import (
 from datacenter.methods import Method
 from datacenter.outbox import Outbox
 from datacenter.service import Service
+from datacenter.sockets import fork
 from datacenter.sockets.loop import LoopSocket
 from datacenter.sockets.options import SocketOptions
 from datacenter.threads import DaemonPool
@@ -121,6 +125,7 @@ class Dispatcher:
             busy_bytes=self._options.busy_outbox_bytes,
         )
         self._threads = DaemonPool(self._options.threads, "datacenter-method")
+        self._epoch = fork.current()
 
     async def cancel(self) -> None:
         """Answers what still runs with LostError. Bounded: a method that does not take it is left to itself."""
@@ -206,7 +211,11 @@ class Dispatcher:
     ) -> None:
         try:
             result = await method.function(*arguments)
+            if not self._epoch[0]:
+                _leave_child()
         except BaseException as error:
+            if not self._epoch[0]:
+                _leave_child(error)
             self._failed(routing_id, call.id, method, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise  # asked for by code in the main thread: it ends the process
@@ -317,6 +326,22 @@ def _attempt(method: Method, arguments: tuple[Any, ...], deadline: float) -> Any
         return result
     except BaseException as error:
         return _Raised(error)
+
+
+def _leave_child(error: BaseException | None = None) -> NoReturn:
+    """In a child that an asynchronous method has forked: it ends with the method, as it has nobody to answer, and the
+    loop that it is in is its parent's. Its exit status is what a program's is that ends so.
+    """
+    code = error.code if isinstance(error, SystemExit) else None if error is None else 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    if error is not None and not isinstance(error, SystemExit):
+        traceback.print_exception(error)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def _text_of(error: BaseException) -> str:

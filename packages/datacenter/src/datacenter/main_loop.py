@@ -12,10 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from datacenter import libuv_pipe, runtime
 from datacenter.reactor import SelectorLoop
-from datacenter.sockets import descriptor_limit
+from datacenter.sockets import descriptor_limit, fork
 from datacenter.sockets.ledger import Ledger
 from leakline.link_targets import kind_of
 
@@ -23,6 +24,7 @@ log = logging.getLogger("datacenter")
 
 EXECUTOR = "datacenter-executor"
 PATIENCE_S = 0.2
+_handlers: dict[int, Any] = {}  # of the signals that end a command: what was there before
 LOOP_COST = 10  # uvloop's: epoll, io_uring, two pipes, eventfd, a socket pair, and one for a moment
 
 
@@ -90,6 +92,7 @@ async def _run(
         stop.set()
 
     for number in signals:
+        _handlers.setdefault(number, signal.getsignal(number))
         loop.add_signal_handler(number, ask_to_stop)
     # No other thread runs yet: what is new since the loop was made is the loop's own.
     for descriptor in _open_numbers() - before if before else ():
@@ -101,6 +104,16 @@ async def _run(
             raise
     finally:
         await loop.shutdown_asyncgens()  # in this run: another one would need descriptors again, under uvloop
+
+
+def _end_by_signals() -> None:
+    """A forked child has no loop that would hear of them: SIGTERM ends it, as multiprocessing's terminate() expects."""
+    for number, handler in _handlers.items():
+        signal.signal(number, handler)
+    _handlers.clear()
+
+
+fork.in_child(_end_by_signals)
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

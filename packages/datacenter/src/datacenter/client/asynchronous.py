@@ -42,7 +42,7 @@ from datacenter.errors import (
 )
 from datacenter.routes.direct import Peer, least_busy
 from datacenter.session import SessionOptions
-from datacenter.sockets.loop import part_in_children
+from datacenter.sockets.loop_fork import part_in_children
 from datacenter.wire import Resolution, ServiceType
 
 log = logging.getLogger("datacenter.client")

@@ -67,7 +67,7 @@ class RequestReader:
                 if not isinstance(words, list) or not _STRINGS.issuperset(map(type, words)):
                     self.problem = "expected a list of strings"
                     return at
-                packed = hiredis.pack_command(tuple(words))  # type: ignore[arg-type]  # it takes any number of words
+                packed = hiredis.pack_command(tuple(words))
                 self._partial -= len(packed)
                 if words:
                     requests.append(Request(words, packed))

@@ -15,21 +15,14 @@ message.
 
 A LoopSocket belongs to its running loop: queue, send, send_to and close raise WrongThreadError elsewhere (close only
 while the loop runs), and in a forked child ForkedError; there close does nothing.
-A child that goes on with the inherited loop is deaf and dumb: even a non-blocking receive would never return there.
-
-asyncio's loop itself shares its epoll with a forked child, and when one unwinds (an exception in the child is enough),
-loop.close() takes the parent's wake-up out of it: the parent's loop never again hears of another thread, such as ours.
-So in the child each loop with something of ours goes on with poll(2), which nobody shares: in its memory alone,
-nothing is opened and the shared epoll is not touched.
+A child that goes on with the inherited loop (loop_fork.py) is deaf and dumb: even a non-blocking receive would never
+return there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import selectors
-import weakref
 from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Final
@@ -38,6 +31,7 @@ import zmq
 
 from datacenter.errors import ClosedError, WrongThreadError
 from datacenter.sockets import batches, fork
+from datacenter.sockets.loop_fork import part_in_children
 from datacenter.sockets.owned import OwnedSocket
 
 log = logging.getLogger("datacenter.sockets")
@@ -302,30 +296,3 @@ class LoopSocket:
         self.malformed += 1
         if self._on_malformed is not None:
             self._on_malformed(routing_id)
-
-
-_loops: weakref.WeakSet[asyncio.AbstractEventLoop] = weakref.WeakSet()
-
-
-def part_in_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Has forked children part with this loop's epoll. For asyncio's own loops: uvloop closes without touching it."""
-    _loops.add(loop)
-
-
-def _part() -> None:
-    for loop in list(_loops):
-        shared = getattr(loop, "_selector", None)  # the same name in CPython 3.10 to 3.14
-        if not isinstance(shared, selectors.EpollSelector):
-            continue
-        own = selectors.PollSelector()
-        for key in shared.get_map().values():
-            try:
-                os.fstat(key.fd)
-            except OSError:
-                continue  # ours: closed here
-            own.register(key.fileobj, key.events, key.data)
-        loop._selector = own  # type: ignore[attr-defined]
-        fork.keep_for_ever(shared)
-
-
-fork.in_child(_part)
