@@ -324,6 +324,78 @@ async def test_a_shard_that_dies_costs_its_requests_and_no_others(
         assert sum(reply is None for reply in replies) == len(lost)
 
 
+async def test_what_comes_while_a_shard_restarts_waits_for_it_unless_who_asked_has_gone(
+    redises: list[tuple[Process, int]], launcher: Launcher, until: Until
+) -> None:
+    options = GatewayOptions(connect_s=1.0, drain_s=0.5, return_s=DEADLINE_S)
+    server, port = redises[0]
+    waiting = f"tcp://127.0.0.1:{port}"
+    async with (
+        front(*[instance(port) for _, port in redises], options=options, balance="redis-keys") as (made, at),
+        connected(at) as (reader, writer),
+    ):
+        client = Redis(reader, writer)
+        await ready(client)
+        server.kill()
+        launcher.release(server)
+        async with connected(at) as (_, other):
+            for number in range(300):
+                other.write(hiredis.pack_command(("SET", f"other{number}", "1")))
+            await until(lambda: made.statistics()["backends"][waiting] > 10, "some wait")  # type: ignore[index]
+        asked = asyncio.create_task(client.ask([f"SET k{number} 1" for number in range(300)]))
+        async with connected(at) as streams:
+            assert await Redis(*streams).ask(["PING"]) == ["PONG"]  # by now it is known that the other has gone
+        assert not asked.done()
+        await asyncio.to_thread(start_redis, launcher, port)
+        replies = await asked
+        lost = [reply for reply in replies if reply != "OK"]
+        assert not [reply for reply in lost if "whether the request was carried out is unknown" not in str(reply)]
+        async with connected(port) as streams:
+            keys = (await Redis(*streams).ask(["KEYS *"]))[0]
+        assert keys
+        assert not [key for key in keys if key.startswith("other")]  # type: ignore[attr-defined]
+
+
+async def test_what_waits_for_a_shard_goes_to_the_rest_when_it_leaves(
+    redises: list[tuple[Process, int]], until: Until
+) -> None:
+    options = GatewayOptions(connect_s=1.0, drain_s=0.5, return_s=DEADLINE_S)
+    instances = [instance(port) for _, port in redises]
+    async with (
+        front(*instances, options=options, balance="redis-keys") as (made, at),
+        connected(at) as (reader, writer),
+    ):
+        client = Redis(reader, writer)
+        await ready(client)
+        redises[0][0].kill()
+        keys = [f"k{number}" for number in range(300)]
+        asked = asyncio.create_task(client.ask([*[f"SET {key} 1" for key in keys], f"MGET {' '.join(keys)}"]))
+        waiting = f"tcp://127.0.0.1:{redises[0][1]}"
+        await until(lambda: made.statistics()["backends"][waiting] > 10, "some wait")  # type: ignore[index]
+        made.update(instances[1:])
+        *replies, values = await asked
+        lost = [reply != "OK" for reply in replies]  # sent before the end of the connection was known
+        assert all("whether the request was carried out is unknown" in str(reply) for reply in replies if reply != "OK")
+        assert values == [None if each else "1" for each in lost]
+
+
+async def test_what_waits_for_a_shard_is_told_when_it_stays_away(redises: list[tuple[Process, int]]) -> None:
+    options = GatewayOptions(connect_s=1.0, drain_s=0.5, return_s=0.2)
+    async with (
+        front(instance(redises[0][1]), options=options, balance="redis-keys") as (_, at),
+        connected(at) as (reader, writer),
+    ):
+        client = Redis(reader, writer)
+        await ready(client)
+        redises[0][0].kill()
+        while True:
+            (reply,) = await client.ask(["GET k"])
+            if "not sent" in str(reply):
+                break
+        (reply,) = await client.ask(["GET k"])
+        assert "is not connected (Connect call failed" in str(reply) or "not sent" in str(reply)
+
+
 async def test_a_request_in_pieces_by_hand_and_what_is_no_request(redises: list[tuple[Process, int]]) -> None:
     async with front(instance(redises[0][1]), balance="redis-keys") as (_, at), connected(at) as (reader, writer):
         await ready(Redis(reader, writer))

@@ -3,8 +3,8 @@
     python gateway.py --seconds 600 --kills 100 --balance both
 
 Flapping: one of two Redis servers is killed and started again, second by second, under clients and redis-benchmark.
-Each request that is not answered was one to that server, leakline finds nothing in any process meanwhile, and nobody
-has more descriptors afterwards than before.
+Each request that is not answered was in flight to that server, leakline finds nothing in any process meanwhile, and
+nobody has more descriptors afterwards than before.
 Kills: each worker, the watcher and the fork server are killed so many times. The service goes on; a killed watcher or
 fork server costs no request; nobody but the watcher ever has a connection to the registry.
 """
@@ -64,6 +64,8 @@ def flapping(site: GatewaySite, seconds: float) -> list[str]:
     print(f"{site.balance}: leakline looked {doctor.looks} times for {LOOK_S:g} s")
     faults = benchmark.faults() + doctor.faults
     faults += [] if load.ends["answered"] > 20 * seconds else [f"only {load.ends['answered']} answers"]
+    if load.ends["error of a request not in flight"]:
+        faults.append(f"{load.ends['error of a request not in flight']} requests had an error that were not in flight")
     innocent = {blamed: count for blamed, count in load.blamed.items() if blamed != port}
     if site.balance == "least-connections":
         innocent.pop(0, None)  # it ended before it could ask where it had got to: counted, and bounded here

@@ -4,7 +4,7 @@
 
 `Load(port, clients, by_connection)`. A request ends in "answered", in an error that names a server's address (sharded
 Redis), or with its connection; with `by_connection` each connection first asks which server it got (INFO), so that an
-end can be laid at that server's door. A connection that could not be made is counted as "refused".
+end can be laid at that server's door. One that ends before it could ask is counted as "refused".
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Load:
                     answered_at = now
             except redis.RedisError as error:
                 with self._lock:
-                    self.ends["connection" if server else "refused"] += 1
+                    self.ends["refused" if self._by_connection and not server else "connection"] += 1
                     self.blamed[server] += 1
                     self.ends[f"  {type(error).__name__}"] += 1
                 time.sleep(0.005)
@@ -88,6 +88,7 @@ class Load:
             self.ends[what] += 1
             if address is not None:
                 self.blamed[int(address[1])] += 1
+                self.ends["error of a request not in flight"] += "whether the request was carried out" not in text
             else:
                 self.ends[f"  {text[:80]}"] += 1
 

@@ -50,6 +50,13 @@ def proxy(
     request_s: float = typer.Option(
         defaults.REQUEST_S, min=0.01, max=DAY_S, callback=seconds, help="redis-keys: patience with a silent server."
     ),
+    return_s: float = typer.Option(
+        defaults.RETURN_S,
+        min=0,
+        max=DAY_S,
+        callback=seconds,
+        help="redis-keys: how long requests for a server that has just gone wait for its return (seconds).",
+    ),
     max_connections: int = typer.Option(
         defaults.MAX_CONNECTIONS, min=0, max=LARGEST, help="Clients of one worker; 0: as its descriptors allow."
     ),
@@ -64,7 +71,8 @@ def proxy(
     is replaced; all end together, on SIGTERM or Ctrl-C.
 
     With --balance redis-keys it speaks Redis (RESP 2): each key belongs to one server by a consistent hash, several
-    clients share a worker's one connection to it, and only requests in flight get an error when a server dies.
+    clients share a worker's one connection to it. When a server dies, requests in flight get an error, and those that
+    come while it restarts wait for it (--return-s).
 
     \b
     Examples:
@@ -79,7 +87,11 @@ def proxy(
     check_name("service", service)
     check_installed(balance.value)
     options = defaults.GatewayOptions(
-        drain_s=drain_s, connect_s=connect_s, request_s=request_s, max_connections=max_connections
+        drain_s=drain_s,
+        connect_s=connect_s,
+        request_s=request_s,
+        return_s=return_s,
+        max_connections=max_connections,
     )
     with reserve(listen, broker=broker, insecure=insecure) as reserved:
         host, port = reserved.getsockname()[:2]

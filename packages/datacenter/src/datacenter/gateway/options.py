@@ -37,6 +37,11 @@ REQUEST_S: Final = option(
     "gateway", "request_s", 5.0, "s", "M",
     "Sharded Redis: a backend that answers nothing for so long while requests wait is given up, and they get an error.",
 )  # fmt: skip
+RETURN_S: Final = option(
+    "gateway", "return_s", 3.0, "s", "M",
+    "Sharded Redis: requests for a server that has just gone wait so long for its return, unsent; those after that get "
+    "an error at once, until it is back. 0: none waits.",
+)  # fmt: skip
 MAX_PIPELINE: Final = option(
     "gateway", "max_pipeline", 1024, "requests", "",
     "Sharded Redis: requests of one client in flight; it is read no further until some are answered.",
@@ -58,6 +63,7 @@ class GatewayOptions:
     drain_s: float = GATEWAY_DRAIN_S
     max_connections: int = MAX_CONNECTIONS
     request_s: float = REQUEST_S
+    return_s: float = RETURN_S
     max_pipeline: int = MAX_PIPELINE
     max_redis_bytes: int = MAX_REDIS_BYTES
 
@@ -71,6 +77,7 @@ class GatewayOptions:
             drain_s=seconds(),
             max_connections=whole(),
             request_s=seconds(above=0),
+            return_s=seconds(),
             max_pipeline=whole(1),
             max_redis_bytes=whole(1024),
         )

@@ -10,38 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final, cast
 
-import hiredis
-
 from datacenter.gateway.connections import Connections
 from datacenter.gateway.options import GatewayOptions
-from datacenter.gateway.redis_commands import Merge, NotForShardsError, Part, merged
 from datacenter.gateway.redis_requests import Request, RequestReader
 from datacenter.gateway.redis_shards import RedisShards
 from datacenter.gateway.tunnel import CLIENT
 
 _UNASKED: Final = b"-ERR Protocol error: "
 _REFUSAL: Final = Request((), b"")
-
-
-class _Gathering:
-    """A request that was taken apart, until each of its parts is answered. A part's ticket is its place."""
-
-    __slots__ = ("client", "merge", "missing", "parts", "replies", "ticket")
-
-    def __init__(self, client: RedisClient, ticket: int, parts: list[Part], merge: Merge) -> None:
-        self.client = client
-        self.ticket = ticket
-        self.parts = parts
-        self.merge: Merge = merge
-        self.replies: list[bytes] = [b""] * len(parts)
-        self.missing = len(parts)
-
-    def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
-        for place, reply in zip(tickets, replies, strict=True):
-            self.replies[place] = reply
-        self.missing -= len(tickets)
-        if not self.missing:
-            self.client.answered((self.ticket,), (merged(self.merge, self.parts, self.replies),))
 
 
 class RedisClient(asyncio.Protocol):
@@ -67,6 +43,7 @@ class RedisClient(asyncio.Protocol):
         self._backlog: deque[Request] = deque()  # read, beyond max_pipeline
         self._slow = False  # does not take its replies
         self._leaving = False
+        self._asked_all = False
         self._last_chance = False  # it leaves once it has asked something
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -95,7 +72,7 @@ class RedisClient(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """It asks no more; what it asked is answered, and then the connection ends."""
-        self._leaving = True
+        self._asked_all = self._leaving = True
         self._flush()
         return True
 
@@ -111,6 +88,11 @@ class RedisClient(asyncio.Protocol):
     def in_flight(self) -> int:
         """Requests that are not answered yet."""
         return self._asked - self._replied + len(self._backlog)
+
+    @property
+    def gone(self) -> bool:
+        """Its connection has ended, or it asks no more: a client that has given up sends the same FIN."""
+        return self._transport is None or self._asked_all
 
     def leave_when_answered(self) -> None:
         """No request of it is taken any more; what is in flight is answered, and then the connection ends. One that has
@@ -157,15 +139,7 @@ class RedisClient(asyncio.Protocol):
             if words[0].lower() == b"quit":
                 self._leave()
             return
-        try:
-            parts, merge = self._shards.parts(words)
-        except NotForShardsError as error:
-            self.answered((ticket,), (f"-{error}\r\n".encode(),))
-            return
-        receiver = _Gathering(self, ticket, [part for _, part in parts], merge) if merge else self
-        for which, (link, part) in enumerate(parts):
-            packed = hiredis.pack_command(part.words)  # type: ignore[arg-type]  # it takes any number of words
-            link.send(packed, receiver, which if merge else ticket)
+        self._shards.ask(words, self, ticket)
 
     def _leave(self) -> None:
         """Ends the connection once all is answered; what was asked later is not."""

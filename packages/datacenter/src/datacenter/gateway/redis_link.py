@@ -3,9 +3,10 @@
     connecting --connected--> open --lost--> resting (a pause that doubles) --> connecting
         \\--failed--> resting
 
-What waits to be sent when an attempt fails, and what was sent when a connection ends, is answered with an error at
-once: never sent again, as it may have been carried out. A request while the link rests is refused at once. A server
-that answers nothing for `request_s` while requests wait is given up.
+What was sent when a connection ends is answered with an error at once: never sent again, as it may have been carried
+out. What was not sent waits until the server has been away for `return_s`, as one that restarts is back sooner; from
+then on it is refused at once, until the server has answered again. A server that answers nothing for `request_s` while
+requests wait is given up.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ from datacenter.options import RECONNECT_MAX_MS, RECONNECT_MIN_MS
 log = logging.getLogger("datacenter.gateway")
 
 _NOBODY: Final = object()
+SHORT_REST_S: Final = 0.1
 
 
 class Receiver(Protocol):
     """Who asked."""
+
+    @property
+    def gone(self) -> bool:
+        """It may wait for no reply any more: what was not sent never will be."""
 
     def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
         """The reply to each of these requests, as it came, or an error reply. Each ticket comes once."""
@@ -80,10 +86,12 @@ class RedisLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._scanner = ReplyScanner(options.max_redis_bytes)
         self._waiting: deque[_Group] = deque()  # sent, oldest first
-        self._unsent: list[tuple[bytes, Receiver, int]] = []  # while it connects
+        self._unsent: list[tuple[bytes, Receiver, int]] = []  # until it is connected
         self._out: list[bytes] = []  # of this turn of the loop
         self._sender: object = _NOBODY  # whose group is the last one, in this turn
         self._resting: asyncio.TimerHandle | None = None
+        self._patient = options.return_s > 0  # with a server that is away
+        self._patience: asyncio.TimerHandle | None = None  # until it ends
         self._watching: asyncio.TimerHandle | None = None
         self._problem = ""
         self._closed = False
@@ -112,16 +120,26 @@ class RedisLink(asyncio.Protocol):
         self._waiting[-1].tickets.append(ticket)
         self._out.append(request)
 
+    @property
+    def gone(self) -> bool:
+        """As a receiver, of what the server says of its commands."""
+        return False
+
     def _send_later(self, request: bytes, receiver: Receiver, ticket: int) -> None:
-        if self._connecting is not None:
+        if (self._patient or self._connecting is not None) and not self._closed:
             self._unsent.append((request, receiver, ticket))
         else:
             receiver.answered((ticket,), (self._error(f"is not connected ({self._problem})"),))
 
+    def take_unsent(self) -> list[tuple[bytes, Receiver, int]]:
+        """What waits to be sent, with who asked; this link forgets it."""
+        unsent, self._unsent = self._unsent, []
+        return unsent
+
     def close(self) -> None:
         """Ends it now; what waits is answered with an error. Idempotent."""
         self._closed = True
-        for timer in (self._resting, self._watching):
+        for timer in (self._resting, self._watching, self._patience):
             if timer is not None:
                 timer.cancel()
         if self._connecting is not None:
@@ -147,7 +165,10 @@ class RedisLink(asyncio.Protocol):
         self.send(hiredis.pack_command((b"COMMAND",)), self, 0)
         unsent, self._unsent = self._unsent, []
         for request, receiver, ticket in unsent:
-            self.send(request, receiver, ticket)
+            if receiver.gone:
+                receiver.answered((ticket,), (self._error("was away; the request was not sent"),))
+            else:
+                self.send(request, receiver, ticket)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -174,7 +195,7 @@ class RedisLink(asyncio.Protocol):
         self._gone.set()
         self._connections.forget(self._number)
         self._fail(self._problem or (str(error) if error is not None else "closed the connection"))
-        self._rest()
+        self._away()
 
     async def _connect(self) -> None:
         try:
@@ -190,13 +211,32 @@ class RedisLink(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self._fail(problem)
-                self._rest()
+                self._away()
         finally:
             self._connecting = None
 
-    def _rest(self) -> None:
-        if not self._closed and self._resting is None:
-            self._resting = self._loop.call_later(self._backoff.next(), self._wake)
+    def _away(self) -> None:
+        """It rests, for moments only while requests may wait."""
+        if self._closed:
+            return
+        if self._patient and self._patience is None:
+            self._patience = self._loop.call_later(self._options.return_s, self._wait_no_longer)
+        if self._resting is None:
+            pause_s = self._backoff.next()
+            self._resting = self._loop.call_later(min(pause_s, SHORT_REST_S) if self._patient else pause_s, self._wake)
+
+    def _wait_no_longer(self) -> None:
+        self._patience = None
+        self._patient = False
+        if self._transport is None:
+            self._fail(self._problem)
+
+    def _is_back(self) -> None:
+        self._backoff.reset()
+        self._patient = self._options.return_s > 0
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def _wake(self) -> None:
         self._resting = None
@@ -228,11 +268,14 @@ class RedisLink(asyncio.Protocol):
     def _fail(self, problem: str) -> None:
         self._problem = problem
         sent, self._waiting = self._waiting, deque()
-        unsent, self._unsent, self._out = self._unsent, [], []
+        self._out = []
         self._sender = _NOBODY
         lost = self._error(f"{problem}; whether the request was carried out is unknown")
         for group in sent:
             group.answer([lost] * len(group.tickets))
+        if self._patient and not self._closed:
+            return
+        unsent, self._unsent = self._unsent, []
         not_sent = self._error(f"{problem}; the request was not sent")
         for _, receiver, ticket in unsent:
             receiver.answered((ticket,), (not_sent,))
@@ -246,5 +289,5 @@ class RedisLink(asyncio.Protocol):
         reader.feed(replies[0])
         described: Any = reader.gets()
         if isinstance(described, list):
-            self._backoff.reset()
+            self._is_back()
             self._on_table(CommandTable(described))
