@@ -24,7 +24,9 @@ class GatewaySite:
         redis_host: str = "127.0.0.1",
         drain_s: float = 1.0,
         workers: int = 2,
+        registry: str = "",
     ) -> None:
+        self.registry = registry  # where the gateway's watcher asks, instead of the watchdog's broker
         self.launcher = launcher
         self.balance = balance
         self.broker = launcher.broker(options=broker_options)
@@ -41,7 +43,8 @@ class GatewaySite:
     def start_proxy(self, balance: str, workers: int, drain_s: float = 1.0) -> tuple[Process, int]:
         """One more gateway before the same servers; and its port."""
         port = free_port()
-        words = ("-b", self.broker.address, "-s", "redis", "-l", f"127.0.0.1:{port}", "--balance", balance)
+        where = ("--registry", self.registry) if self.registry else ("-b", self.broker.address)
+        words = (*where, "-s", "redis", "-l", f"127.0.0.1:{port}", "--balance", balance)
         proxy = self.launcher.command("proxy", *words, "--drain-s", str(drain_s), "-w", str(workers))
         proxy.wait_line(f"^proxy for redis with {workers} workers at tcp://127.0.0.1:{port}$", READY_S)
         return proxy, port

@@ -5,8 +5,8 @@
 The incident that the gateway grew out of: a master watched ZooKeeper and told its workers through pipes which backends
 live; its workers, forked from it, had each kept a copy of its ZooKeeper connection. When the firewall closed, master
 and servers gave their ends up; the copies stayed, in CLOSE_WAIT. Here, after the cut: no CLOSE_WAIT anywhere, one
-connection to ZooKeeper (the broker's), one to the broker (the watcher's), none of either in any worker, as many
-descriptors as before. nutcracker (twemproxy) stands beside it, before the same servers. Needs root.
+connection to ZooKeeper in the watcher (and one in the watchdog's broker), none in any worker, as many descriptors as
+before. nutcracker (twemproxy) stands beside it, before the same servers. Needs root.
 """
 
 from __future__ import annotations
@@ -83,7 +83,14 @@ def check(minutes: float, folder: Path, names: tuple[str, str]) -> list[str]:
     ):
         options = ("--lease-s", "3", "--registry", ensemble.url("/hold"))
         sites = [
-            GatewaySite(launcher, balance, broker_options=options, redis_network=there, redis_host=THERE)
+            GatewaySite(
+                launcher,
+                balance,
+                broker_options=options,
+                redis_network=there,
+                redis_host=THERE,
+                registry=ensemble.url("/hold"),
+            )
             for balance in ("least-connections", "redis-keys")
         ]
         peers = [Peer(f"proxy {site.balance}", launcher, site.port, site.everybody()) for site in sites]
@@ -159,7 +166,7 @@ def _connections(site: GatewaySite, zookeeper: int) -> list[str]:
         found = tcp_sockets(pid)
         to_zookeeper, to_broker = found.count(f"to {zookeeper}"), found.count(f"to {site.broker_port}")
         print(f"{site.balance}: {name} has {to_zookeeper} connections to ZooKeeper, {to_broker} to the broker")
-        if to_zookeeper != (name == "broker") or to_broker != (name in ("watcher", "watchdog")):
+        if to_zookeeper != (name in ("broker", "watcher")) or to_broker != (name == "watchdog"):
             faults.append(f"{site.balance}: {name} has {to_zookeeper} to ZooKeeper and {to_broker} to the broker")
     return faults
 

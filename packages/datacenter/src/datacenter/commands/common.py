@@ -16,6 +16,12 @@ BROKER_OPTION = typer.Option(
     metavar="tcp://HOST:PORT",
     help="The broker's address, or those of several that share a registry: tcp://A:7700,tcp://B:7700.",
 )
+WATCHERS_REGISTRY_OPTION = typer.Option(
+    "",
+    "--registry",
+    metavar="zookeeper://HOST:PORT,…/PATH",
+    help="Instead of --broker: the registry itself, which the family's watcher then connects to.",
+)
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Go beyond loopback although nothing protects what is said there."
 )

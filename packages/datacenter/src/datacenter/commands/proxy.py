@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from datacenter.checks import DAY_S, LARGEST
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, seconds
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, WATCHERS_REGISTRY_OPTION, seconds
 from datacenter.gateway import options as defaults
 from datacenter.main_loop import run, set_up_logging
 from datacenter.options import MAX_WORKERS
@@ -61,6 +61,7 @@ def proxy(
         defaults.MAX_CONNECTIONS, min=0, max=LARGEST, help="Clients of one worker; 0: as its descriptors allow."
     ),
     broker: str = BROKER_OPTION,
+    registry: str = WATCHERS_REGISTRY_OPTION,
     insecure: bool = INSECURE_OPTION,
     verbose: int = VERBOSE_OPTION,
 ) -> None:
@@ -79,6 +80,7 @@ def proxy(
       datacenter proxy --service redis --listen 127.0.0.1:6400
       datacenter proxy --service redis --listen 127.0.0.1:6400 --workers 4 --balance redis-keys
       datacenter proxy -s web -l 127.0.0.1:8000 --drain-s 30
+      datacenter proxy -s web -l 127.0.0.1:8000 --registry zookeeper://127.0.0.1:2181/datacenter
     """
     from datacenter.gateway.front import check_installed
     from datacenter.gateway.workers import Settings, reserve
@@ -93,9 +95,10 @@ def proxy(
         return_s=return_s,
         max_connections=max_connections,
     )
-    with reserve(listen, broker=broker, insecure=insecure) as reserved:
+    with reserve(listen, broker=broker, insecure=insecure, registry=registry) as reserved:
         host, port = reserved.getsockname()[:2]
-        _keep(Settings(broker, service, host, port, balance.value, asdict(options), insecure, verbose), workers)
+        settings = Settings(broker, service, host, port, balance.value, asdict(options), insecure, verbose, registry)
+        _keep(settings, workers)
 
 
 def _keep(settings: Settings, workers: int) -> None:
@@ -116,7 +119,8 @@ def _keep(settings: Settings, workers: int) -> None:
     async def main(stop: asyncio.Event) -> None:
         supervisor = Supervisor(plan, places=workers, on_ready=ready)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, supervisor.reload)
-        print(f"proxy: waiting for what the registry at {settings.broker} says of {settings.service}", file=sys.stderr)
+        where = settings.registry or settings.broker
+        print(f"proxy: waiting for what the registry at {where} says of {settings.service}", file=sys.stderr)
         await supervisor.run(stop)
 
     run(main)

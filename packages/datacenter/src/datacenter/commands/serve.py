@@ -8,9 +8,9 @@ import sys
 import typer
 
 from datacenter.checks import MAX_SECONDS
-from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, seconds
+from datacenter.commands.common import BROKER_OPTION, INSECURE_OPTION, VERBOSE_OPTION, WATCHERS_REGISTRY_OPTION, seconds
 from datacenter.dispatcher import MAX_THREADS, ServiceOptions
-from datacenter.errors import BrokerUnreachableError
+from datacenter.errors import BadOptionError, BrokerUnreachableError
 from datacenter.importing import load
 from datacenter.main_loop import run, set_up_logging
 from datacenter.options import DRAIN_S, MAX_WORKERS, THREADS
@@ -22,6 +22,7 @@ def serve(
         metavar="MODULE:SERVICE...", help="Service objects, for instance greeter:greeter."
     ),
     broker: str = BROKER_OPTION,
+    registry: str = WATCHERS_REGISTRY_OPTION,
     listen: str = typer.Option(
         "tcp://127.0.0.1:0", "--listen", "-l", metavar="tcp://HOST:PORT", help="Port 0: a free one."
     ),
@@ -60,8 +61,14 @@ def serve(
     if workers:
         from datacenter.prefork.serving import Settings, keep_workers
 
-        keep_workers(Settings(broker, targets, listen, advertise, insecure, threads, drain_s, verbose), workers)
+        settings = Settings(broker, targets, listen, advertise, insecure, threads, drain_s, verbose, registry)
+        keep_workers(settings, workers)
         return
+    if registry:
+        raise BadOptionError(
+            "--registry is for a family of workers, whose watcher connects to it",
+            "Add --workers N; or start a broker, `datacenter up --registry …`, and name that: --broker.",
+        )
     services = [load(target) for target in targets]
     options = ServiceOptions(threads=threads, drain_s=drain_s)
     server = Server(services, broker=broker, listen=listen, advertise=advertise, insecure=insecure, options=options)

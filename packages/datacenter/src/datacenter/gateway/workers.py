@@ -21,6 +21,7 @@ from datacenter.gateway.options import GatewayOptions
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
 from datacenter.prefork.worker import Worker
+from datacenter.registry.location import parse
 from datacenter.sockets import fork
 from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
 from datacenter.sockets.ledger import Ledger
@@ -31,7 +32,9 @@ OWNER: Final = "gateway listener"
 
 
 class Settings(Struct):
-    """A family's arguments. `broker` and `insecure` are the watcher's, too. `host` and `port`: where all listen."""
+    """A family's arguments. `broker`, `insecure` and `registry` are the watcher's, too. `host` and `port`: where all
+    listen.
+    """
 
     broker: str
     service: str
@@ -41,10 +44,11 @@ class Settings(Struct):
     options: dict[str, Any]
     insecure: bool = False
     verbose: int = 0
+    registry: str = ""
 
 
 @contextlib.contextmanager
-def reserve(listen: str, *, broker: str, insecure: bool) -> Iterator[socket.socket]:
+def reserve(listen: str, *, broker: str, insecure: bool, registry: str = "") -> Iterator[socket.socket]:
     """A socket that is bound to HOST:PORT and does not listen: nobody else gets the port while it is open, and workers
     can share it. Port 0: a free one.
 
@@ -53,7 +57,9 @@ def reserve(listen: str, *, broker: str, insecure: bool) -> Iterator[socket.sock
     address = for_bind(listen if "://" in listen else f"tcp://{listen}")
     if address.scheme != "tcp":
         raise AddressError(f"{listen!r} is no TCP address", "Write --listen HOST:PORT, for instance 127.0.0.1:6400.")
-    brokers = [for_connect(each) for each in each_for_connect(broker).split(",")]
+    if registry:
+        parse(registry, insecure=insecure)
+    brokers = [] if registry else [for_connect(each) for each in each_for_connect(broker).split(",")]
     for checked, verb in ((address, "listen at"), *((each, "connect to") for each in brokers)):
         if not checked.local and not insecure:
             raise InsecureAddressError(

@@ -29,6 +29,7 @@ from datacenter.prefork import messages
 from datacenter.prefork.fork_server import process_name
 from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
+from datacenter.registry.location import parse
 from datacenter.server import Server
 from datacenter.service import Service
 from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
@@ -45,7 +46,7 @@ class _SaidError(Exception):
 
 
 class Settings(Struct):
-    """A family's arguments, as the command line gave them. `broker` and `insecure` are the watcher's, too."""
+    """A family's arguments, as the command line gave them. `broker`, `insecure`, `registry` are the watcher's, too."""
 
     broker: str
     targets: list[str]
@@ -55,6 +56,7 @@ class Settings(Struct):
     threads: int = 16
     drain_s: float = 0.5
     verbose: int = 0
+    registry: str = ""
 
 
 def check_addresses(settings: Settings) -> None:
@@ -77,7 +79,9 @@ def check_addresses(settings: Settings) -> None:
                 "Each listens at a port of its own, which is told with this host: --advertise tcp://HOST:0.",
             )
         checked_advertise(f"{host}:1")
-    brokers = each_for_connect(settings.broker).split(",")
+    if settings.registry:
+        parse(settings.registry, insecure=settings.insecure)
+    brokers = [] if settings.registry else each_for_connect(settings.broker).split(",")
     wanted = [*((for_connect(broker), "connect to") for broker in brokers), (for_bind(settings.listen), "listen at")]
     for address, verb in wanted:
         if not address.local and not settings.insecure:

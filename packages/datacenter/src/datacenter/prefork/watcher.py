@@ -14,7 +14,7 @@ import logging
 import signal
 import socket
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import Raw, Struct
@@ -30,15 +30,22 @@ from datacenter.session import Session, SessionOptions
 from datacenter.sockets.ledger import Ledger
 from datacenter.wire import Resolution, ServiceType
 
+if TYPE_CHECKING:
+    from datacenter.broker import Broker
+
 log = logging.getLogger("datacenter.prefork")
 ALIVE_S: Final = 0.5  # it is silent after options.WATCHER_SILENT_S
 
 
 class Registry(Struct):
-    """What the watcher needs of a family's arguments; they may hold more."""
+    """What the watcher needs of a family's arguments; they may hold more.
+
+    registry: zookeeper://…, and then the watcher is a broker itself, for its family alone, and asks no other one.
+    """
 
     broker: str
     insecure: bool = False
+    registry: str = ""
 
 
 def main(end: socket.socket, arguments: Raw) -> None:
@@ -51,8 +58,15 @@ def main(end: socket.socket, arguments: Raw) -> None:
 
 async def _main(end: socket.socket, registry: Registry, stop: asyncio.Event) -> None:
     process = runtime.acquire()
+    broker: Broker | None = None
     try:
-        session = process.session(registry.broker, SessionOptions(insecure=registry.insecure))
+        if registry.registry:
+            from datacenter.broker import Broker
+
+            broker = Broker("tcp://127.0.0.1:0", registry=registry.registry, insecure=registry.insecure)
+            broker.start()
+        address = broker.endpoint if broker is not None else registry.broker
+        session = process.session(address, SessionOptions(insecure=registry.insecure))
         watcher = Watcher(end, session, process.ledger, stop)
         try:
             await stop.wait()
@@ -60,6 +74,8 @@ async def _main(end: socket.socket, registry: Registry, stop: asyncio.Event) -> 
             watcher.close()
             await runtime.apart(lambda: process.release_session(session))
     finally:
+        if broker is not None:
+            await broker.close()
         runtime.release(process)
 
 
