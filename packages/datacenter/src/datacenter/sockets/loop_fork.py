@@ -69,6 +69,7 @@ class _LibuvLoop(NamedTuple):
     watched: list[tuple[int, int]]  # number, events
     wakeups: int | None  # an eventfd
     signals: int | None  # the reading end of a pipe, whose other end has the next number
+    self_pipe: int | None  # the same, of a socket pair
     ring: _Ring | None
 
 
@@ -105,6 +106,7 @@ def _look_at(epoll: int) -> _LibuvLoop:
         watched,
         next((number for number in eventfds if number > epoll), None),  # made with the loop: its first
         next((number for number in pipes if number > epoll), None),
+        next((number for number in numbers if number > epoll and _is_unix(number) and _is_unix(number + 1)), None),
         _ring_at(epoll + 1),
     )
 
@@ -126,6 +128,19 @@ def _ring_at(number: int) -> _Ring | None:
     return _Ring(number, int(mask[1], 16) + 1, maps)
 
 
+def _is_unix(number: int) -> bool:
+    """Whether it is a UNIX socket that has no name, as those of a pair."""
+    if not _link(number).startswith("socket:"):
+        return False
+    with contextlib.suppress(OSError):
+        borrowed = socket.socket(fileno=number)
+        try:
+            return borrowed.family == socket.AF_UNIX and not borrowed.getsockname()
+        finally:
+            borrowed.detach()
+    return False
+
+
 def _link(number: int) -> str:
     try:
         return os.readlink(f"/proc/self/fd/{number}")
@@ -140,15 +155,15 @@ def _part() -> None:
     thread = threading.get_ident()
     libuv = _before.pop(thread, None)
     _before.clear()
-    wakeup = signal.set_wakeup_fd(-1)  # a signal to this process is no news for the parent's loop
+    wakeup = signal.set_wakeup_fd(-1)  # a signal to this process is no news for the parent's loop; 3.12 does the same
     is_own = True
     for loop, home in list(_loops.items()):
         if isinstance(loop, asyncio.SelectorEventLoop):
             _part_from_epoll(loop)
             _renew_self_pipe(loop, anew=home.thread == thread)
         elif home.is_main:
-            watched = libuv is not None and any(number == wakeup - 1 for number, _ in libuv.watched)
-            is_own = watched and _renew_pair(wakeup - 1, wakeup)
+            ends = None if libuv is None else libuv.self_pipe
+            is_own = ends is not None and _renew_pair(ends, ends + 1) and wakeup == ends + 1
     if libuv is not None:
         _renew_libuv(libuv)
     if is_own and wakeup >= 0 and _is_open(wakeup):
