@@ -1,5 +1,5 @@
-"""A forked child parts with the event loop that it inherited, so that whatever it does with that loop (to let an
-exception unwind it is enough) its parent's goes on.
+"""A forked child parts with the event loops that it inherited, so that whatever it does with one (to let an exception
+unwind it is enough) its parent's goes on.
 
 fork() copies a loop's memory, but what the loop waits with is shared: EPOLL_CTL_DEL in the child makes the parent deaf,
 a read of its eventfd or self-pipe takes the parent's wake-up away, a signal to the child is written where the parent
@@ -8,7 +8,8 @@ uv__iou_init; the parent then waits for ever, or aborts: `uv__epoll_ctl_flush`, 
 
 asyncio's loop gets a selector in its own memory. uvloop's is in C, and uv_loop_fork() cannot be called from outside: so
 each of its descriptors is replaced, under its number, by a new one of the same kind: the epoll with the same interests,
-the ring mapped where the old one was. What libuv believes stays true.
+the ring mapped where the old one was. What libuv believes stays true. What they are is read in the child, in libuv's
+memory (libuv_memory.py): that needs no descriptor, and nothing moves there.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import mmap
 import os
-import re
 import select
 import selectors
 import signal
@@ -27,10 +28,10 @@ import struct
 import threading
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from datacenter.sockets import fork
+from datacenter.sockets.libuv_memory import SQES, LibuvLoop, Ring
 
 T = TypeVar("T")
 _SYS_IO_URING_SETUP: Final = 425  # on every architecture
@@ -39,134 +40,53 @@ _SETUP_NO_MMAP: Final = 1 << 14
 #: submissions, cq_off with the address of the queues
 _PARAMS: Final = struct.Struct("=2I I 28x 24x I 4x Q 32x Q")
 _MAP_FIXED: Final = 0x10
-_FAILED: Final = ctypes.c_void_p(-1).value
-_SQES: Final = 0x10000000  # where in the ring's file they are
-_WATCHED: Final = re.compile(r"^tfd:\s*(\d+)\s+events:\s*([0-9a-f]+)", re.MULTILINE)
-_RING_MASK: Final = re.compile(r"^SqMask:\s*(\w+)", re.MULTILINE)
-
-_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Home] = weakref.WeakKeyDictionary()
-_before: dict[int, _LibuvLoop] = {}  # thread that forks -> its loop
-_own_rings: dict[int, _Ring] = {}  # in a child
 
 
-class _Home(NamedTuple):
-    """Where a loop lives."""
+class _Known(NamedTuple):
+    """`thread`: where it lives. `libuv`: None of asyncio's own."""
 
     thread: int
-    is_main: bool
+    libuv: LibuvLoop | None
 
 
-class _Ring(NamedTuple):
-    number: int
-    entries: int
-    maps: list[tuple[int, int, int]]  # address, bytes, offset
-
-
-class _LibuvLoop(NamedTuple):
-    """What one of uvloop's loops holds, as it was before a fork."""
-
-    epoll: int
-    watched: list[tuple[int, int]]  # number, events
-    wakeups: int | None  # an eventfd
-    signals: int | None  # the reading end of a pipe, whose other end has the next number
-    self_pipe: int | None  # the same, of a socket pair
-    ring: _Ring | None
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Known] = weakref.WeakKeyDictionary()
 
 
 def part_in_children(loop: asyncio.AbstractEventLoop) -> None:
-    """Has forked children part with this loop. Call it in the loop's thread."""
-    _loops[loop] = _Home(threading.get_ident(), threading.current_thread() is threading.main_thread())
-
-
-# --- before the fork
-
-
-def _look() -> None:
-    """While a loop of uvloop's is whole: some of its numbers may be closed by the time Python runs in the child."""
-    thread = threading.get_ident()
-    for loop, home in list(_loops.items()):
-        if home.thread != thread or loop.is_closed() or not hasattr(loop, "_get_backend_id"):
-            continue
+    """Has forked children part with this loop. Call it in the loop's thread; cheap for one that is known."""
+    known = _loops.get(loop)
+    if known is None:
+        _loops[loop] = _Known(threading.get_ident(), LibuvLoop.of(loop))
+    elif known.libuv is not None and known.libuv.ring is None:
         with contextlib.suppress(OSError):
-            _before[thread] = _look_at(loop._get_backend_id())
-
-
-def _forget() -> None:
-    _before.pop(threading.get_ident(), None)
-
-
-def _look_at(epoll: int) -> _LibuvLoop:
-    info = Path(f"/proc/self/fdinfo/{epoll}").read_text()
-    watched = [(int(number), int(events, 16)) for number, events in _WATCHED.findall(info)]
-    numbers = sorted(number for number, _ in watched)
-    eventfds = [number for number in numbers if _link(number) == "anon_inode:[eventfd]"]
-    pipes = [number for number in numbers if _link(number).startswith("pipe:") and _link(number) == _link(number + 1)]
-    return _LibuvLoop(
-        epoll,
-        watched,
-        next((number for number in eventfds if number > epoll), None),  # made with the loop: its first
-        next((number for number in pipes if number > epoll), None),
-        next((number for number in numbers if number > epoll and _is_unix(number) and _is_unix(number + 1)), None),
-        _ring_at(epoll + 1),
-    )
-
-
-def _ring_at(number: int) -> _Ring | None:
-    """libuv makes it right after the epoll."""
-    if _link(number) != "anon_inode:[io_uring]":
-        return None
-    mask = _RING_MASK.search(Path(f"/proc/self/fdinfo/{number}").read_text())
-    inode = str(os.fstat(number).st_ino)
-    maps = []
-    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
-        if line.endswith("anon_inode:[io_uring]"):
-            addresses, _, offset, _, found = line.split()[:5]
-            begin, end = (int(address, 16) for address in addresses.split("-"))
-            maps += [(begin, end - begin, int(offset, 16))] if found == inode else []
-    if not mask or {offset for _, _, offset in maps} != {0, _SQES}:
-        return _own_rings.get(number)
-    return _Ring(number, int(mask[1], 16) + 1, maps)
-
-
-def _is_unix(number: int) -> bool:
-    """Whether it is a UNIX socket that has no name, as those of a pair."""
-    if not _link(number).startswith("socket:"):
-        return False
-    with contextlib.suppress(OSError):
-        borrowed = socket.socket(fileno=number)
-        try:
-            return borrowed.family == socket.AF_UNIX and not borrowed.getsockname()
-        finally:
-            borrowed.detach()
-    return False
-
-
-def _link(number: int) -> str:
-    try:
-        return os.readlink(f"/proc/self/fd/{number}")
-    except OSError:
-        return ""
-
-
-# --- in the child
+            known.libuv.find_ring()
 
 
 def _part() -> None:
-    thread = threading.get_ident()
-    libuv = _before.pop(thread, None)
-    _before.clear()
-    wakeup = signal.set_wakeup_fd(-1)  # a signal to this process is no news for the parent's loop; 3.12 does the same
-    is_own = True
-    for loop, home in list(_loops.items()):
-        if isinstance(loop, asyncio.SelectorEventLoop):
-            _part_from_epoll(loop)
-            _renew_self_pipe(loop, anew=home.thread == thread)
-        elif home.is_main:
-            ends = None if libuv is None else libuv.self_pipe
-            is_own = ends is not None and _renew_pair(ends, ends + 1) and wakeup == ends + 1
-    if libuv is not None:
-        _renew_libuv(libuv)
-    if is_own and wakeup >= 0 and _is_open(wakeup):
+    wakeup = -1
+    with contextlib.suppress(ValueError):  # not in the main thread: C code forked, and nobody told Python
+        wakeup = signal.set_wakeup_fd(-1)  # a signal to this process is no news for the parent's loop; so does 3.12
+    self_pipes: dict[int, bool] = {}  # writing end -> whether it is the child's own
+    for loop, known in list(_loops.items()):
+        # Of a loop that has no number here any more (a command's: they are in the ledger) only the forking thread's can
+        # be run; and libuv's signal handler writes in all.
+        here = known.thread == threading.get_ident()
+        # One that fails must not keep the others shared. Nothing can be said here: a lock may be held by nobody.
+        with contextlib.suppress(Exception):
+            if isinstance(loop, asyncio.SelectorEventLoop):
+                _part_from_epoll(loop)
+        with contextlib.suppress(Exception):
+            ends = _self_pipe_of(loop)
+            if ends is not None:
+                self_pipes[ends[1]] = False
+                self_pipes[ends[1]] = (here or all(map(_is_open, ends))) and _renew_pair(*ends)
+        with contextlib.suppress(Exception):
+            if known.libuv is not None and not loop.is_closed():
+                if here or _is_open(known.libuv.epoll):
+                    _renew_libuv(known.libuv)
+                else:
+                    _renew_signals(known.libuv)
+    if wakeup >= 0 and self_pipes.get(wakeup, True) and _is_open(wakeup):
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
 
 
@@ -177,17 +97,20 @@ def _part_from_epoll(loop: asyncio.SelectorEventLoop) -> None:
     own = selectors.PollSelector()
     for key in shared.get_map().values():
         if _is_open(key.fd):  # else ours, which is closed here
-            own.register(key.fileobj, key.events, key.data)
+            with contextlib.suppress(ValueError, KeyError):  # a socket that was closed, its number another's
+                own.register(key.fileobj, key.events, key.data)
     loop._selector = own  # type: ignore[attr-defined]
     fork.keep_for_ever(shared)
 
 
-def _renew_self_pipe(loop: asyncio.SelectorEventLoop, *, anew: bool) -> None:
-    """anew: also where it is closed here."""
-    ends = [getattr(loop, name, None) for name in ("_ssock", "_csock")]
+def _self_pipe_of(loop: asyncio.AbstractEventLoop) -> tuple[int, int] | None:
+    """Its two ends: where it reads, and where Python's signal handler and other threads write."""
+    if isinstance(loop, asyncio.SelectorEventLoop):
+        ends = [getattr(loop, "_ssock", None), getattr(loop, "_csock", None)]
+    else:  # uvloop's are members of a C struct: in their order
+        ends = [each for each in gc.get_referents(loop) if isinstance(each, socket.socket)]
     numbers = [end.fileno() for end in ends if isinstance(end, socket.socket)]
-    if len(numbers) == 2 and min(numbers) >= 0 and (anew or all(map(_is_open, numbers))):
-        _renew_pair(*numbers)
+    return (numbers[0], numbers[1]) if len(numbers) == 2 and min(numbers) >= 0 else None
 
 
 def _renew_pair(reading: int, writing: int) -> bool:
@@ -200,29 +123,37 @@ def _renew_pair(reading: int, writing: int) -> bool:
     return pair is not None
 
 
-def _renew_libuv(loop: _LibuvLoop) -> None:
+# --- libuv
+
+
+def _renew_libuv(loop: LibuvLoop) -> None:
     """What cannot be had anew is closed: better that this loop aborts here than its parent's there."""
-    _plug(loop.epoll, *_numbers(loop))
-    if loop.ring is not None:
-        _renew_ring(loop.ring)
-    if loop.wakeups is not None:
-        _put(_or_none(lambda: os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)), loop.wakeups)  # 1: looks once at all
-    if loop.signals is not None:
-        reading, writing = _or_none(lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)) or (None, None)
-        _put(reading, loop.signals)
-        _put(writing, loop.signals + 1)
+    if loop.ring is None:
+        with contextlib.suppress(OSError):
+            loop.find_ring()
+    watched, wakeups, ring = loop.watched(), loop.wakeups, loop.ring
+    _plug(loop.epoll, *([wakeups] if wakeups >= 0 else []), *(loop.signals or ()), *([ring.number] if ring else []))
+    if ring is not None:
+        _renew_ring(ring)
+    if wakeups >= 0:
+        _put(_or_none(lambda: os.eventfd(1, os.EFD_CLOEXEC | os.EFD_NONBLOCK)), wakeups)  # 1: looks once at all
+    _renew_signals(loop)
     own = _or_none(select.epoll)
-    if own is None:
-        _put(None, loop.epoll)
-        return
-    for number, events in loop.watched:
+    for number, events in watched if own is not None else ():
         with contextlib.suppress(OSError):  # ours, which is closed here
-            own.register(number, events)
-    os.dup2(own.fileno(), loop.epoll, inheritable=False)
-    own.close()
+            own.register(number, events)  # type: ignore[union-attr]
+    _put(os.dup(own.fileno()) if own is not None else None, loop.epoll)
 
 
-def _renew_ring(ring: _Ring) -> None:
+def _renew_signals(loop: LibuvLoop) -> None:
+    if loop.signals is not None:
+        _plug(*loop.signals)
+        made = _or_none(lambda: os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)) or (None, None)
+        for end, number in zip(made, loop.signals, strict=True):
+            _put(end, number)
+
+
+def _renew_ring(ring: Ring) -> None:
     """Where the kernel makes none in this place: no ring, but not the parent's memory either."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
@@ -230,7 +161,7 @@ def _renew_ring(ring: _Ring) -> None:
     writable = mmap.PROT_READ | mmap.PROT_WRITE
     for address, size, _ in ring.maps:
         libc.mmap(address, size, writable, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | _MAP_FIXED, -1, 0)
-    queues, submissions = (next(each for each in ring.maps if each[2] == offset) for offset in (0, _SQES))
+    queues, submissions = (next(each for each in ring.maps if each[2] == offset) for offset in (0, SQES))
     params = ctypes.create_string_buffer(_PARAMS.pack(0, 0, _SETUP_NO_MMAP, 0, submissions[0], queues[0]))
     new = int(libc.syscall(_SYS_IO_URING_SETUP, ring.entries, params))  # in this memory: Linux 6.5
     if new < 0:  # before, it could be mapped anywhere
@@ -242,13 +173,9 @@ def _renew_ring(ring: _Ring) -> None:
     if new >= 0 and slots + 4 * ring.entries <= queues[1]:  # libuv believes that they are in their order
         ctypes.memmove(queues[0] + slots, struct.pack(f"{ring.entries}I", *range(ring.entries)), 4 * ring.entries)
     _put(new if new >= 0 else None, ring.number)
-    _own_rings[ring.number] = ring
 
 
-def _numbers(loop: _LibuvLoop) -> list[int]:
-    signals = [] if loop.signals is None else [loop.signals, loop.signals + 1]
-    wakeups = [] if loop.wakeups is None else [loop.wakeups]
-    return [*signals, *wakeups, *([] if loop.ring is None else [loop.ring.number])]
+# --- numbers
 
 
 def _plug(*numbers: int) -> None:
@@ -267,13 +194,20 @@ def _or_none(make: Callable[[], T]) -> T | None:
 
 
 def _put(new: int | None, number: int) -> None:
-    """Makes `number` mean what `new` does, and nothing where there is none. Owns `new`."""
-    if new is None:
+    """Makes `number` mean what `new` does, and nothing where that cannot be. Owns `new`."""
+    if new == number:
+        return
+    try:
+        if new is None:
+            os.close(number)
+        else:
+            os.dup2(new, number, inheritable=False)
+    except OSError:  # a limit that was lowered below it
         with contextlib.suppress(OSError):
             os.close(number)
-    elif new != number:
-        os.dup2(new, number, inheritable=False)
-        os.close(new)
+    finally:
+        if new is not None:
+            os.close(new)
 
 
 def _is_open(number: int) -> bool:
@@ -285,4 +219,3 @@ def _is_open(number: int) -> bool:
 
 
 fork.in_child(_part)
-os.register_at_fork(before=_look, after_in_parent=_forget)
