@@ -279,9 +279,23 @@ def test_an_asynchronous_method_that_forks(loop: str) -> None:
                 raise RuntimeError("deliberate")
             return 1
         return await asyncio.to_thread(wait, pid)
+    @echo.method
+    async def slow() -> int:
+        await asyncio.sleep(0.5)
+        return 1
     async def scene(before, broker, server, client):
         for how, status in (("returns", 0), ("exits", 7), ("says", 1), ("raises", 1)):
             assert await client.call("echo.forks_in_loop", how, deadline_s=30) == status, how
+        slowly = client.call("echo.slow", deadline_s=30)  # another's method, in flight in the child, too
+        await asyncio.sleep(0.1)
+        sys.excepthook = lambda *_: None
+        task = asyncio.current_task()
+        pid = os.fork()
+        if pid == 0:
+            in_child_of(client._loop, task)
+            sys.exit(42)
+        assert await asyncio.to_thread(wait, pid) == 42
+        assert await slowly == 1
     play(scene)
     """,
         loop,

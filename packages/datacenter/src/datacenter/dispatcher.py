@@ -11,7 +11,6 @@ Runs in the thread of the serving loop; methods that are not `async` run in a po
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import inspect
 import logging
@@ -21,7 +20,7 @@ import time
 import traceback
 from collections.abc import Callable, Coroutine, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from datacenter import options, wire
 from datacenter.checks import check, seconds, whole
@@ -212,10 +211,12 @@ class Dispatcher:
         try:
             result = await method.function(*arguments)
             if not self._epoch[0]:
-                _leave_child()
+                _leave_child(self._tasks.get(task))
+                return
         except BaseException as error:
             if not self._epoch[0]:
-                _leave_child(error)
+                _leave_child(self._tasks.get(task), error)
+                raise
             self._failed(routing_id, call.id, method, error)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise  # asked for by code in the main thread: it ends the process
@@ -328,20 +329,42 @@ def _attempt(method: Method, arguments: tuple[Any, ...], deadline: float) -> Any
         return _Raised(error)
 
 
-def _leave_child(error: BaseException | None = None) -> NoReturn:
-    """In a child that an asynchronous method has forked: it ends with the method, as it has nobody to answer, and the
-    loop that it is in is its parent's. Its exit status is what a program's is that ends so.
+_forking: asyncio.Task[Any] | None = None  # the task that forks, and in the child the one that has forked it
+
+
+def _note_task() -> None:
+    global _forking
+    try:
+        _forking = asyncio.current_task()
+    except RuntimeError:  # in no loop
+        _forking = None
+
+
+def _forget_task() -> None:
+    global _forking
+    _forking = None
+
+
+os.register_at_fork(before=_note_task, after_in_parent=_forget_task)
+
+
+def _leave_child(task: asyncio.Task[None] | None, error: BaseException | None = None) -> None:
+    """In a child. One that this task has forked ends with its method, as it has nobody to answer, and the loop is its
+    parent's. Its exit status is what a program's is that ends so. Another's goes on.
     """
+    if task is None or task is not _forking:
+        return
     code = error.code if isinstance(error, SystemExit) else None if error is None else 1
-    if code is not None and not isinstance(code, int):
-        print(code, file=sys.stderr)
-        code = 1
-    if error is not None and not isinstance(error, SystemExit):
-        traceback.print_exception(error)
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(Exception):
+    status = code if isinstance(code, int) else 0 if code is None else 1
+    try:
+        if isinstance(error, SystemExit) and code is not None and not isinstance(code, int):
+            print(code, file=sys.stderr)
+        elif error is not None and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        for stream in (sys.stdout, sys.stderr):
             stream.flush()
-    os._exit((code or 0) & 0xFF)
+    finally:
+        os._exit(status & 0xFF)
 
 
 def _text_of(error: BaseException) -> str:

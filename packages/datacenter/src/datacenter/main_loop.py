@@ -24,7 +24,7 @@ log = logging.getLogger("datacenter")
 
 EXECUTOR = "datacenter-executor"
 PATIENCE_S = 0.2
-_handlers: dict[int, Any] = {}  # of the signals that end a command: what was there before
+_handlers: dict[int, tuple[Any, Any]] = {}  # of the signals that end a command: what was there before, and is now
 LOOP_COST = 10  # uvloop's: epoll, io_uring, two pipes, eventfd, a socket pair, and one for a moment
 
 
@@ -92,8 +92,9 @@ async def _run(
         stop.set()
 
     for number in signals:
-        _handlers.setdefault(number, signal.getsignal(number))
+        before_us = signal.getsignal(number)
         loop.add_signal_handler(number, ask_to_stop)
+        _handlers.setdefault(number, (before_us, signal.getsignal(number)))
     # No other thread runs yet: what is new since the loop was made is the loop's own.
     for descriptor in _open_numbers() - before if before else ():
         ledger.register(descriptor, _kind(descriptor), "event loop")
@@ -108,8 +109,10 @@ async def _run(
 
 def _end_by_signals() -> None:
     """A forked child has no loop that would hear of them: SIGTERM ends it, as multiprocessing's terminate() expects."""
-    for number, handler in _handlers.items():
-        signal.signal(number, handler)
+    with contextlib.suppress(ValueError):  # not in the main thread: C code forked, and nobody told Python
+        for number, (before_us, ours) in _handlers.items():
+            if before_us is not None and signal.getsignal(number) is ours:
+                signal.signal(number, before_us)
     _handlers.clear()
 
 

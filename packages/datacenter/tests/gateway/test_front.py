@@ -14,6 +14,7 @@ from datacenter.gateway.front import Balance, Front
 from datacenter.gateway.options import GatewayOptions
 from datacenter.sockets.ledger import Ledger
 from datacenter.testing.launcher import Launcher
+from datacenter.testing.ports import free_port
 from datacenter.testing.processes import Process
 from datacenter.wire import Instance
 from redis_servers import start_redis
@@ -377,6 +378,39 @@ async def test_what_waits_for_a_shard_goes_to_the_rest_when_it_leaves(
         lost = [reply != "OK" for reply in replies]  # sent before the end of the connection was known
         assert all("whether the request was carried out is unknown" in str(reply) for reply in replies if reply != "OK")
         assert values == [None if each else "1" for each in lost]
+
+
+async def test_a_server_that_loads_its_data_is_not_back_yet(launcher: Launcher) -> None:
+    port = free_port()
+    words = ("redis-server", "--port", str(port), "--save", "", "--dbfilename", "loaded.rdb")
+
+    async def direct(*commands: str) -> list[object]:
+        async with connected(port) as streams:
+            return await Redis(*streams).ask(list(commands))
+
+    server = launcher.program(*words)
+    server.wait_line("Ready to accept connections")
+    assert set(await direct(*[f"SET k{number} {number}" for number in range(3000)], "SAVE")) == {"OK"}
+    options = GatewayOptions(connect_s=1.0, drain_s=0.5, return_s=DEADLINE_S)
+    async with (
+        front(instance(port), options=options, balance="redis-keys") as (_, at),
+        connected(at) as (reader, writer),
+    ):
+        client = Redis(reader, writer)
+        await ready(client)
+        server.kill()
+        launcher.release(server)
+        # 1.5 s, in which it answers -LOADING.
+        launcher.program(*words, "--key-load-delay", "500", "--loading-process-events-interval-bytes", "1024")
+        said = ""
+        while not said:
+            with contextlib.suppress(ConnectionError):
+                said = str((await direct("GET k1"))[0])
+        assert "LOADING" in said
+        replies = await client.ask([f"GET k{number}" for number in range(3000)])
+        wrong = [reply for number, reply in enumerate(replies) if reply != str(number)]
+        assert not [reply for reply in wrong if "whether the request was carried out is unknown" not in str(reply)]
+        assert len(wrong) < 3000
 
 
 async def test_what_waits_for_a_shard_is_told_when_it_stays_away(redises: list[tuple[Process, int]]) -> None:

@@ -20,7 +20,7 @@ lines = st.builds(
     st.lists(plain_word, max_size=4),
     st.sampled_from([b"\r\n", b"\n"]),
 )
-nothing = st.sampled_from([b"\r\n", b"\n", b"*0\r\n"]).map(lambda data: (list[bytes](), data))
+nothing = st.sampled_from([b"\r\n", b"\n", b"*0\r\n", b"*-1\r\n"]).map(lambda data: (list[bytes](), data))
 
 
 def pieces(stream: bytes, sizes: list[int]) -> list[bytes]:
@@ -54,13 +54,19 @@ def test_a_piece_that_ends_within_a_request_where_hiredis_keeps_no_byte_of_it(si
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
-        (b"*99999999999\r\n", "multi-bulk"),
-        (b"*x\r\n", "multi-bulk"),
-        (b"*1\r\n:5\r\n", "list of strings"),
+        (b"*99999999999\r\n", "multibulk"),
+        (b"*1048577\r\n", "multibulk"),
+        (b"*" + b"9" * 40, "multibulk"),
+        (b"*x\r\n", "multibulk"),
+        (b"*1\r\n:5\r\n", "expected '$', got b':'"),
+        (b"*1\r\n+PING\r\n", "expected '$'"),
+        (b"*1\r\n$-x\r\n", "bulk"),
         (b"*1\r\n$x\r\n", "bulk"),
         (b"a" * 70_000, "inline"),
         (b'GET "a\r\n', "quotes"),
-        (b"*1\r\n$%d\r\n" % (LARGEST * 2) + b"a" * (LARGEST + 1), "more than"),
+        (b"*1\r\n$-1\r\n", "bulk"),
+        (b"*1\r\n$%d\r\n" % (LARGEST * 2), "bulk"),
+        (b"*9\r\n" + (b"$600000\r\n" + b"a" * 600_000 + b"\r\n") * 2, "more than"),
     ],
 )
 @pytest.mark.parametrize("cut", [1, 3, 1000])
@@ -75,7 +81,8 @@ def test_what_is_no_request_is_told_after_those_before_it(data: bytes, problem: 
 
 def test_no_room_is_made_for_as_many_words_as_are_announced() -> None:
     reader = RequestReader(LARGEST)
-    assert reader.feed(b"*99999999\r\n") == []
+    for piece in (b"*1\r\n$4\r\nPING\r\n*", b"999999999\r\n"):
+        reader.feed(piece)
     assert reader.problem == "invalid multibulk length"
 
 
@@ -88,8 +95,10 @@ def test_no_room_is_made_for_as_many_words_as_are_announced() -> None:
         (rb"SET a 'b \' \n'", [b"SET", b"a", rb"b ' \n"]),
         (b"SET \"\" ''", [b"SET", b"", b""]),
         (b'SET a"b c', None),
+        (b'SET a"b"c', None),
         (b'SET "a"b', None),
         (b"SET 'a", None),
+        (b'SET k foo"bar baz"', [b"SET", b"k", b"foobar baz"]),
         (b"", []),
     ],
 )

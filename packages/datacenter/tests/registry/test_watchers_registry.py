@@ -82,6 +82,8 @@ def test_a_gateway_with_no_broker_of_its_own(ensemble: Ensemble, location: str, 
         (("serve", "shop:shop", "-w", "1", "--registry", "nowhere"), "names no registry"),
         (("serve", "shop:shop", "-w", "1", "--registry", "zookeeper://192.0.2.1:2181/x"), "Add --insecure"),
         (("proxy", "-s", "a", "-l", "127.0.0.1:0", "--registry", "nowhere"), "names no registry"),
+        (("proxy", "-s", "a", "-l", "127.0.0.1:0", "--registry", "memory"), "nobody could ask it"),
+        (("serve", "shop:shop", "-w", "1", "--registry", "memory"), "nobody could ask it"),
     ],
 )
 def test_a_mistake_is_one_message(tmp_path: Path, words: tuple[str, ...], said: str) -> None:

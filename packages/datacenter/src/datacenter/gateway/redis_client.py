@@ -61,6 +61,8 @@ class RedisClient(asyncio.Protocol):
         self._ended(self)
 
     def data_received(self, data: bytes) -> None:
+        if self._leaving:  # what comes after QUIT is not looked at
+            return
         self._backlog.extend(self._requests.feed(data))
         if self._requests.problem:  # what was asked before is answered; then this, and the end
             self._backlog.append(_REFUSAL)

@@ -78,7 +78,9 @@ class CommandTable:
         return not refused and name not in _COUNTED and command.first == command.last == 1
 
     def _counted(self, shown: str, words: Sequence[bytes], where: int) -> list[int]:
-        count = int(words[where]) if len(words) > where and words[where].isdigit() else -1
+        count = (
+            int(words[where]) if len(words) > where and words[where][:8].isdigit() and len(words[where]) <= 8 else -1
+        )
         if count == 0:
             raise NotForShardsError(f"ERR '{shown}' cannot be sharded: it names no key. Connect to a server itself")
         if count < 0 or where + count >= len(words):

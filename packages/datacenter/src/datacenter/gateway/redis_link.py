@@ -4,9 +4,9 @@
         \\--failed--> resting
 
 What was sent when a connection ends is answered with an error at once: never sent again, as it may have been carried
-out. What was not sent waits until the server has been away for `return_s`, as one that restarts is back sooner; from
-then on it is refused at once, until the server has answered again. A server that answers nothing for `request_s` while
-requests wait is given up.
+out. What was not sent waits until the server has been away for `return_s`, as one that restarts is back sooner (one
+that still loads its data is not back); from then on it is refused at once, until the server has answered again. A
+server that answers nothing for `request_s` while requests wait is given up.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ log = logging.getLogger("datacenter.gateway")
 
 _NOBODY: Final = object()
 SHORT_REST_S: Final = 0.1
+_COMMANDS, _STATE = 0, 1  # tickets of what a link itself asks
+_PING: Final = hiredis.pack_command((b"PING",))
+_LOADING: Final = b"-LOADING"
 
 
 class Receiver(Protocol):
@@ -86,7 +89,11 @@ class RedisLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._scanner = ReplyScanner(options.max_redis_bytes)
         self._waiting: deque[_Group] = deque()  # sent, oldest first
-        self._unsent: list[tuple[bytes, Receiver, int]] = []  # until it is connected
+        self._unsent: list[tuple[bytes, Receiver, int]] = []  # until it serves
+        self._unsent_bytes = 0
+        self._serves = False  # it is connected, and has answered
+        self._loads = False  # it is connected, and reads its data
+        self._asking: asyncio.TimerHandle | None = None  # whether it still does
         self._out: list[bytes] = []  # of this turn of the loop
         self._sender: object = _NOBODY  # whose group is the last one, in this turn
         self._resting: asyncio.TimerHandle | None = None
@@ -109,9 +116,12 @@ class RedisLink(asyncio.Protocol):
 
     def send(self, request: bytes, receiver: Receiver, ticket: int) -> None:
         """Sends a request; the receiver is told once what became of it, now or later."""
-        if self._transport is None:
+        if not self._serves:
             self._send_later(request, receiver, ticket)
             return
+        self._send_now(request, receiver, ticket)
+
+    def _send_now(self, request: bytes, receiver: Receiver, ticket: int) -> None:
         if receiver is not self._sender:
             self._sender = receiver
             self._waiting.append(_Group(receiver, self._loop.time()))
@@ -126,20 +136,29 @@ class RedisLink(asyncio.Protocol):
         return False
 
     def _send_later(self, request: bytes, receiver: Receiver, ticket: int) -> None:
-        if (self._patient or self._connecting is not None) and not self._closed:
-            self._unsent.append((request, receiver, ticket))
-        else:
+        if self._closed or not (self._patient or self._is_coming):
             receiver.answered((ticket,), (self._error(f"is not connected ({self._problem})"),))
+        elif self._unsent_bytes + len(request) > self._options.max_redis_bytes:
+            receiver.answered((ticket,), (self._error("is away, and too much waits for it; the request was not sent"),))
+        else:
+            self._unsent_bytes += len(request)
+            self._unsent.append((request, receiver, ticket))
+
+    @property
+    def _is_coming(self) -> bool:
+        """Whether it will be known in a moment if it serves."""
+        return self._connecting is not None or (self._transport is not None and not self._loads)
 
     def take_unsent(self) -> list[tuple[bytes, Receiver, int]]:
         """What waits to be sent, with who asked; this link forgets it."""
         unsent, self._unsent = self._unsent, []
+        self._unsent_bytes = 0
         return unsent
 
     def close(self) -> None:
         """Ends it now; what waits is answered with an error. Idempotent."""
         self._closed = True
-        for timer in (self._resting, self._watching, self._patience):
+        for timer in (self._resting, self._watching, self._patience, self._asking):
             if timer is not None:
                 timer.cancel()
         if self._connecting is not None:
@@ -162,13 +181,10 @@ class RedisLink(asyncio.Protocol):
         self._transport = transport
         self._gone.clear()
         self._scanner = ReplyScanner(self._options.max_redis_bytes)
-        self.send(hiredis.pack_command((b"COMMAND",)), self, 0)
-        unsent, self._unsent = self._unsent, []
-        for request, receiver, ticket in unsent:
-            if receiver.gone:
-                receiver.answered((ticket,), (self._error("was away; the request was not sent"),))
-            else:
-                self.send(request, receiver, ticket)
+        self._send_now(hiredis.pack_command((b"COMMAND",)), self, _COMMANDS)
+        self._send_now(_PING, self, _STATE)
+        if self._watching is not None:
+            self._watching.cancel()
         self._watch()
 
     def data_received(self, data: bytes) -> None:
@@ -192,6 +208,7 @@ class RedisLink(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._serves = self._loads = False
         self._gone.set()
         self._connections.forget(self._number)
         self._fail(self._problem or (str(error) if error is not None else "closed the connection"))
@@ -211,9 +228,10 @@ class RedisLink(asyncio.Protocol):
                 self._transport.abort()
             else:
                 self._fail(problem)
-                self._away()
         finally:
             self._connecting = None
+            if self._transport is None:  # also one that was lost again before this task came to its end
+                self._away()
 
     def _away(self) -> None:
         """It rests, for moments only while requests may wait."""
@@ -228,8 +246,8 @@ class RedisLink(asyncio.Protocol):
     def _wait_no_longer(self) -> None:
         self._patience = None
         self._patient = False
-        if self._transport is None:
-            self._fail(self._problem)
+        if not self._serves:
+            self._fail_unsent(self._problem or "does not answer")
 
     def _is_back(self) -> None:
         self._backoff.reset()
@@ -273,9 +291,11 @@ class RedisLink(asyncio.Protocol):
         lost = self._error(f"{problem}; whether the request was carried out is unknown")
         for group in sent:
             group.answer([lost] * len(group.tickets))
-        if self._patient and not self._closed:
-            return
-        unsent, self._unsent = self._unsent, []
+        if self._closed or not self._patient:
+            self._fail_unsent(problem)
+
+    def _fail_unsent(self, problem: str) -> None:
+        unsent = self.take_unsent()
         not_sent = self._error(f"{problem}; the request was not sent")
         for _, receiver, ticket in unsent:
             receiver.answered((ticket,), (not_sent,))
@@ -284,10 +304,37 @@ class RedisLink(asyncio.Protocol):
         return f"-ERR redis at {self.backend.endpoint.removeprefix('tcp://')}: {problem}\r\n".encode()
 
     def answered(self, tickets: Sequence[int], replies: Sequence[bytes]) -> None:
-        """What the server says of its commands: the first thing that is asked of it."""
-        reader = hiredis.Reader()
-        reader.feed(replies[0])
-        described: Any = reader.gets()
-        if isinstance(described, list):
-            self._is_back()
-            self._on_table(CommandTable(described))
+        """What the server says of itself: the first things that are asked of it."""
+        for ticket, reply in zip(tickets, replies, strict=True):
+            if self._transport is None or self._closed:
+                return
+            if ticket == _STATE:
+                self._state_is(reply)
+                continue
+            reader = hiredis.Reader()
+            reader.feed(reply)
+            described: Any = reader.gets()
+            if isinstance(described, list):
+                self._on_table(CommandTable(described))
+
+    def _state_is(self, reply: bytes) -> None:
+        self._loads = reply.startswith(_LOADING)
+        if self._loads:
+            self._problem = "reads its data"
+            self._asking = self._loop.call_later(SHORT_REST_S, self._ask_state)
+            if not self._patient:
+                self._fail_unsent(self._problem)
+            elif self._patience is None:
+                self._patience = self._loop.call_later(self._options.return_s, self._wait_no_longer)
+            return
+        self._is_back()
+        self._serves = True
+        for request, receiver, ticket in self.take_unsent():
+            if receiver.gone:
+                receiver.answered((ticket,), (self._error("was away; the request was not sent"),))
+            else:
+                self._send_now(request, receiver, ticket)
+
+    def _ask_state(self) -> None:
+        if self._transport is not None:
+            self._send_now(_PING, self, _STATE)

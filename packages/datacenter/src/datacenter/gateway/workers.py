@@ -21,7 +21,7 @@ from datacenter.gateway.options import GatewayOptions
 from datacenter.main_loop import run, set_up_logging
 from datacenter.prefork import messages
 from datacenter.prefork.worker import Worker
-from datacenter.registry.location import parse
+from datacenter.registry.location import of_family
 from datacenter.sockets import fork
 from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
 from datacenter.sockets.ledger import Ledger
@@ -58,7 +58,7 @@ def reserve(listen: str, *, broker: str, insecure: bool, registry: str = "") -> 
     if address.scheme != "tcp":
         raise AddressError(f"{listen!r} is no TCP address", "Write --listen HOST:PORT, for instance 127.0.0.1:6400.")
     if registry:
-        parse(registry, insecure=insecure)
+        of_family(registry, insecure=insecure)
     brokers = [] if registry else [for_connect(each) for each in each_for_connect(broker).split(",")]
     for checked, verb in ((address, "listen at"), *((each, "connect to") for each in brokers)):
         if not checked.local and not insecure:

@@ -29,7 +29,7 @@ from datacenter.prefork import messages
 from datacenter.prefork.fork_server import process_name
 from datacenter.prefork.supervisor import Plan, Supervisor
 from datacenter.prefork.worker import Worker
-from datacenter.registry.location import parse
+from datacenter.registry.location import of_family
 from datacenter.server import Server
 from datacenter.service import Service
 from datacenter.sockets.addresses import each_for_connect, for_bind, for_connect
@@ -80,7 +80,7 @@ def check_addresses(settings: Settings) -> None:
             )
         checked_advertise(f"{host}:1")
     if settings.registry:
-        parse(settings.registry, insecure=settings.insecure)
+        of_family(settings.registry, insecure=settings.insecure)
     brokers = [] if settings.registry else each_for_connect(settings.broker).split(",")
     wanted = [*((for_connect(broker), "connect to") for broker in brokers), (for_bind(settings.listen), "listen at")]
     for address, verb in wanted:

@@ -44,6 +44,12 @@ def parse(text: str, *, insecure: bool = False) -> ZooKeeperLocation | None:
     return ZooKeeperLocation(",".join(_server(text, host, insecure) for host in hosts.split(",")), path)
 
 
+def of_family(text: str, *, insecure: bool) -> None:
+    """Checks where a family's watcher is to connect. Raises AddressError, InsecureAddressError."""
+    if parse(text, insecure=insecure) is None:
+        raise AddressError(f"a registry in {text!r} would be the family's own, and nobody could ask it.", _SHAPE)
+
+
 def _server(text: str, host: str, insecure: bool) -> str:
     bare = host.rpartition("]")[2] if host.startswith("[") else host
     try:
