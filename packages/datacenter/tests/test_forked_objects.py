@@ -213,6 +213,55 @@ def test_a_child_may_go_on_in_the_inherited_loop(loop: str) -> None:
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("case", ["numbers apart", "no number left", "two loops"])
+def test_a_parents_loop_stays_whole_wherever_its_numbers_are(loop: str, case: str) -> None:
+    """Without a free descriptor as well, and when another loop of the thread has forked."""
+    run(
+        f"""
+    import resource
+    CASE = {case!r}
+    sys.excepthook = lambda *_: None
+    if CASE == "numbers apart":  # the loop's first descriptor comes below all others of it
+        low = os.open("/dev/null", os.O_RDONLY)
+        high = os.open("/dev/null", os.O_RDONLY)
+        os.close(low)
+    other = asyncio.new_event_loop() if LOOP == "asyncio" else uvloop.new_event_loop()
+    async def use(broker):
+        async with AsyncClient(broker) as client:
+            return await client.call("echo.back", 1)
+    async def scene(before, broker, server, client):
+        if CASE == "two loops":
+            await asyncio.to_thread(lambda: other.run_until_complete(use(broker.endpoint)))
+        for _ in range(5):
+            task, filled = asyncio.current_task(), []
+            if CASE == "no number left":
+                soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+                with contextlib.suppress(OSError):
+                    while True:
+                        filled.append(os.dup(0))
+            pid = os.fork()
+            if pid == 0:
+                for number in filled:
+                    os.close(number)
+                in_child_of(client._loop, task)
+                sys.exit(7)
+            for number in filled:
+                os.close(number)
+            if filled:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            calls = [client.call("echo.back", number) for number in range(50)]
+            assert await asyncio.gather(*calls) == list(range(50))
+            await asyncio.to_thread(wait, pid)
+            await asyncio.gather(*[asyncio.to_thread(time.sleep, 0.001) for _ in range(50)])
+    play(scene)
+    other.close()
+    """,
+        loop,
+    )
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_signal_to_a_child_is_none_to_its_parent(loop: str) -> None:
     """Python's handler writes it where the loop reads, and the child has a copy of that end."""
     run(
