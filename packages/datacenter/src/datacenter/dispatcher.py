@@ -350,9 +350,10 @@ os.register_at_fork(before=_note_task, after_in_parent=_forget_task)
 
 def _leave_child(task: asyncio.Task[None] | None, error: BaseException | None = None) -> None:
     """In a child. One that this task has forked ends with its method, as it has nobody to answer, and the loop is its
-    parent's. Its exit status is what a program's is that ends so. Another's goes on.
+    parent's. Its exit status is what a program's is that ends so. Another's goes on. None: a task that has never waited
+    (`_start_task`), and so is the one that runs.
     """
-    if task is None or task is not _forking:
+    if task is not None and task is not _forking:
         return
     code = error.code if isinstance(error, SystemExit) else None if error is None else 1
     status = code if isinstance(code, int) else 0 if code is None else 1
