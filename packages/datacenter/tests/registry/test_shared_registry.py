@@ -85,6 +85,44 @@ def test_who_registered_elsewhere_since_is_let_go_and_is_never_absent() -> None:
     assert registry.owner_of("i") is None
 
 
+def test_an_older_node_is_removed_by_who_sees_it_and_never_counts_again() -> None:
+    """Its broker may be stopped: what it had not yet let go would come back when the younger one ends."""
+    registry = make()
+    registry.identify("tree")
+    registry.seen("a", "rpc", 8, [theirs("i", 7), theirs("i", 8, broker="third")])
+    assert registry.orders() == [Withdraw("a", "i~other.1")]
+    (change,) = registry.seen("a", "rpc", 9, [theirs("i", 7)])
+    assert change.resolution.instances == ()
+    assert registry.orders() == [Withdraw("a", "i~other.1")]
+    registry.reset()
+    registry.identify("tree")
+    registry.synchronised = True
+    (change,) = registry.seen("a", "rpc", 10, [theirs("i", 7)])
+    assert change.resolution.instances == ()
+    (change,) = registry.seen("a", "rpc", 11, [theirs("i", 11)])
+    assert [one.epoch for one in change.resolution.instances] == [11]
+    registry.identify("another tree")
+    registry.reset()
+    registry.synchronised = True
+    (change,) = registry.seen("a", "rpc", 3, [theirs("i", 3)])
+    assert [one.epoch for one in change.resolution.instances] == [3]
+
+
+def test_of_ours_an_older_node_than_the_youngest_ever_is_let_go() -> None:
+    registry = make()
+    order = publish(registry)
+    registry.seen("a", "rpc", 7, [seen(order, 7)])
+    registry.outcomes()
+    registry.seen("a", "rpc", 8, [theirs("i", 8)])  # ours is not seen: somebody has removed it
+    assert registry.outcomes() == [Outcome(b"owner", "i")]
+    registry.orders()
+    again = publish(registry)
+    (change,) = registry.seen("a", "rpc", 9, [seen(again, 6)])
+    assert change.resolution.instances == ()
+    assert registry.outcomes() == [Outcome(b"owner", "i")]
+    assert registry.orders() == [Withdraw("a", again.node)]
+
+
 def test_a_node_that_somebody_removed_is_a_lost_registration() -> None:
     registry = make()
     order = publish(registry)

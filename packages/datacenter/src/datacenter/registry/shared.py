@@ -8,7 +8,9 @@ broker made and which vanishes with that broker's session. This module knows wha
   epochs grow over all brokers. A node's name is never used twice: a list of names that is the same means the same
   registrations, and no change between two looks is lost.
 - Of several nodes of one instance id the youngest counts: the instance has moved to another broker, and the one that
-  had it before lets go. Of several types under one name the oldest node's counts: the others are refused.
+  had it before lets go. If it cannot (it is stopped, or its word was lost), whoever sees an older one removes it, and
+  it never counts again, also when the youngest is gone: epochs do not go back. Its instance registers anew.
+- Of several types under one name the oldest node's counts: the others are refused.
 - `unavailable`: what is known is true only until the tree was asked last plus a part of the session. Beyond that, and
   until all was read again, nothing is answered: the caller sends its sessions away, to other brokers. Time is the
   caller's monotonic clock, so a wall clock that jumps changes nothing.
@@ -109,6 +111,7 @@ class SharedRegistry(Registry):
         self._of_name: dict[str, set[str]] = {}  # name -> instance ids published under it
         self._trees: dict[str, tuple[ServiceType, int, tuple[Node, ...]]] = {}
         self._homes: dict[str, str] = {}  # instance id -> name, of all instances that are visible
+        self._latest: dict[str, int] = {}  # instance id -> its youngest epoch; outlives `reset`, latest seen at the end
         self._orders: dict[Hashable, Order] = {}
         self._outcomes: list[Outcome] = []
 
@@ -145,6 +148,12 @@ class SharedRegistry(Registry):
         for more in (self._published, self._nodes, self._of_name, self._trees, self._homes):
             more.clear()
         self._ends.clear()
+
+    def identify(self, identity: str) -> None:
+        """Which tree it is. Another one's epochs begin anew."""
+        if identity != self.identity:
+            self._latest.clear()
+        self.identity = identity
 
     # --- what the caller carries out
 
@@ -203,9 +212,12 @@ class SharedRegistry(Registry):
         oldest = min(nodes, key=lambda each: each.instance.epoch, default=None)
         type_ = oldest.type if oldest is not None else folder_type
         youngest: dict[str, Node] = {}
-        for each in sorted(nodes, key=lambda each: each.instance.epoch):
-            if each.type == type_:
+        for each in sorted((each for each in nodes if each.type == type_), key=lambda each: -each.instance.epoch):
+            if each.instance.epoch >= self._latest.get(each.instance.id, 0) and each.instance.id not in youngest:
                 youngest[each.instance.id] = each
+                self._note_epoch(each.instance)
+            elif not self._is_ours(each.node):
+                self._order(Withdraw(name, each.node))
         self._settle_publications(name, type_, nodes, youngest)
         instances = {
             id_: each.instance
@@ -213,6 +225,12 @@ class SharedRegistry(Registry):
             if not self._is_ours(each.node) or each.node in self._nodes
         }
         return self._update(name, type_, version, instances)
+
+    def _note_epoch(self, instance: Instance) -> None:
+        self._latest.pop(instance.id, None)
+        self._latest[instance.id] = instance.epoch
+        while len(self._latest) > 2 * self.limits.max_instances:  # those that were not seen for longest
+            del self._latest[next(iter(self._latest))]
 
     def _without_orphans(self, name: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
         """Without the nodes of ours that nobody here holds any more, which are removed."""
@@ -238,7 +256,7 @@ class SharedRegistry(Registry):
                 continue
             if node.type != type_:
                 self._drop(id_, wrong_type(name, type_, node.type))
-            elif youngest[id_].node != publication.node:  # it registered at another broker since
+            elif id_ not in youngest or youngest[id_].node != publication.node:  # it registered elsewhere since
                 self._drop(id_)
             elif not publication.epoch:
                 publication.epoch = node.instance.epoch

@@ -222,7 +222,7 @@ class ZooKeeperRegistry:
 
     async def _synchronise(self) -> None:
         identity, _ = await self._ask(self._zk.get_async, self.location.path)
-        self._registry.identity = bytes(identity).decode(errors="replace")
+        self._registry.identify(bytes(identity).decode(errors="replace"))
         generation = None
         while generation != self._registry.generation:
             generation = self._registry.generation
