@@ -19,11 +19,18 @@ from datacenter import Service
 shop = Service("shop")
 
 
+def sleeps(lives):
+    lives.set()
+    time.sleep(60)
+
+
 @shop.method
 def terminates(kind: str) -> int:
-    process = multiprocessing.get_context(kind).Process(target=time.sleep, args=(60,))
+    context = multiprocessing.get_context(kind)
+    lives = context.Event()
+    process = context.Process(target=sleeps, args=(lives,))
     process.start()
-    time.sleep(0.3)
+    lives.wait(30)
     process.terminate()
     process.join(20)
     status = process.exitcode
@@ -33,9 +40,11 @@ def terminates(kind: str) -> int:
 
 @shop.method
 async def terminates_in_loop() -> int:
-    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    context = multiprocessing.get_context("fork")
+    lives = context.Event()
+    process = context.Process(target=sleeps, args=(lives,))
     process.start()
-    await asyncio.sleep(0.3)
+    await asyncio.to_thread(lives.wait, 30)
     process.terminate()
     await asyncio.to_thread(process.join, 20)
     status = process.exitcode

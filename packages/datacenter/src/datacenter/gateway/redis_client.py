@@ -16,6 +16,8 @@ from datacenter.gateway.redis_requests import Request, RequestReader
 from datacenter.gateway.redis_shards import RedisShards
 from datacenter.gateway.tunnel import CLIENT
 
+#: so long may a client go on to send after all was said, and none of it is looked at
+LAST_WORDS_S: Final = 1.0
 _UNASKED: Final = b"-ERR Protocol error: "
 _REFUSAL: Final = Request((), b"")
 
@@ -44,6 +46,7 @@ class RedisClient(asyncio.Protocol):
         self._slow = False  # does not take its replies
         self._leaving = False
         self._asked_all = False
+        self._said_all = False  # our half has ended
         self._last_chance = False  # it leaves once it has asked something
         self._loop = asyncio.get_running_loop()
         self._flushing = False
@@ -74,6 +77,8 @@ class RedisClient(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """It asks no more; what it asked is answered, and then the connection ends."""
+        if self._said_all:
+            return False
         self._asked_all = self._leaving = True
         self._flush()
         return True
@@ -173,9 +178,21 @@ class RedisClient(asyncio.Protocol):
         if out:
             transport.write(b"".join(out))
         if self._leaving and not self.in_flight:
-            transport.close()
+            self._end(transport)
         else:
             self._go_on()
+
+    def _end(self, transport: asyncio.Transport) -> None:
+        """Ends the connection so that all replies arrive. With something unread the kernel would end it by a reset,
+        which takes them from a client that has not read them yet.
+        """
+        if self._asked_all or not transport.can_write_eof():
+            transport.close()
+        elif not self._said_all:
+            self._said_all = True
+            transport.write_eof()
+            transport.resume_reading()
+            self._loop.call_later(LAST_WORDS_S, transport.close)
 
     def _pace(self) -> None:
         """Reads while there is room."""
