@@ -132,7 +132,11 @@ def test_time_wait_is_told_apart(
     assert told(scene([tcp(3)], closely=Closely(time_wait=seen))) == findings
 
 
-def test_whose_time_waits_they_are_is_seen_by_who_closes_connections(scene: Any) -> None:
-    seen = Closely(time_wait=TimeWait(30000, {}, {"10.0.0.7:5432": 5000}, ports=28232))
-    assert told(scene([tcp(3)], closely=seen)) == []  # it keeps its one connection: another process's
-    assert told(scene([], [tcp(3)], closely=seen)) == ["note tcp.time-wait"]
+@pytest.mark.parametrize(("before", "after"), [([tcp(3)], [tcp(3)]), ([], [tcp(3)]), ([tcp(3)], [])])
+def test_time_waits_are_of_whoever_closes_connections(
+    scene: Any, before: list[Descriptor], after: list[Descriptor]
+) -> None:
+    seen = TimeWait(30000, {}, {"10.0.0.7:5432": 5000}, ports=28232)
+    assert told(scene(before, after, closely=Closely(time_wait=seen))) == []  # it keeps one, made or left one
+    seen = msgspec.structs.replace(seen, come_and_go=True)
+    assert told(scene(before, after, closely=Closely(time_wait=seen))) == ["note tcp.time-wait"]

@@ -4,6 +4,8 @@ to be forgotten. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from leakline.facts import Descriptor, Finding, Snapshot, TimeWait
 from leakline.figures import grouped
 from leakline.rules.grouping import address, peer_of, top
@@ -89,21 +91,22 @@ def time_wait(observed: Observed) -> list[Finding]:
 
 
 def _closes_connections_to(observed: Observed, seen: TimeWait) -> set[str]:
-    """Remotes of which it is this process that closes connections: one to it came or went meanwhile, or it has one and
-    other sockets of its own come and go. The table of TIME_WAIT names no process, and whoever keeps one connection to a
-    remote has nothing to do with the hundreds that another process closed to the same one.
+    """Remotes of which it is this process that closes connections: it has or had one to it, and sockets of its own come
+    and go as often as it takes. The table of TIME_WAIT names no process, and whoever keeps one connection to a remote,
+    or made it meanwhile, has nothing to do with the hundreds that another process closed to the same one.
     """
-    held = [_outgoing(snapshot) for snapshot in (observed.begin, observed.end) if snapshot is not None]
-    if not held:
+    if not seen.come_and_go:
         return set()
-    changed = held[0] | held[-1] if seen.come_and_go else held[0] ^ held[-1]
-    return {remote for remote, _ in changed}
+    return {
+        remote for snapshot in (observed.begin, observed.end) if snapshot is not None for remote in _outgoing(snapshot)
+    }
 
 
-def _outgoing(seen: Snapshot) -> set[tuple[str, str]]:
-    """(remote, local) of the connections that it made itself."""
-    sockets = [each.socket for each in seen.descriptors if each.socket is not None and each.socket.role == "outgoing"]
-    return {(address(each.remote), address(each.local)) for each in sockets if each.remote and each.local}
+def _outgoing(seen: Snapshot) -> Iterator[str]:
+    """Remotes of the connections that it made itself."""
+    for each in seen.descriptors:
+        if each.socket is not None and each.socket.role == "outgoing" and each.socket.remote:
+            yield address(each.socket.remote)
 
 
 def _of_sort(observed: Observed, sort: str) -> list[Descriptor]:
