@@ -40,7 +40,8 @@ def end(connection: socket.socket) -> None:
 
 def serve(listener: socket.socket) -> None:
     selector.register(listener, selectors.EVENT_READ)
-    for _turn in requests(per_second=50):
+    warm = False
+    for _turn in requests(per_second=50, ready=""):
         for key, _ in selector.select(0.0):
             if key.fileobj is listener:
                 take(listener)
@@ -48,6 +49,9 @@ def serve(listener: socket.socket) -> None:
                 answer(key.fileobj)
         for quiet in [each for each, at in heard.items() if time.monotonic() - at > IDLE_S]:
             end(quiet)
+            if not warm:  # as many come as go from now on
+                warm = True
+                print("ready", flush=True)
 
 
 def main() -> None:
