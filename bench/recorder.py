@@ -27,6 +27,7 @@ from leakline.recorder import launch
 
 PROGRAMS = Path(__file__).parent / "recorder_programs"
 PATHS = 6**6  # call paths of the generated program
+TURNS = 3  # of plain and leakline in a round: their ratio is near to 1, and one run differs from the next by a fifth
 SLOW = 50  # a tool that is this much slower gets so many fewer operations
 TIMEOUT_S = 300
 
@@ -197,13 +198,14 @@ def main() -> None:
     tools = [tool for tool in tools if tool.name not in left_out]
     if not launch.LIBRARY.is_file():
         sys.exit("bench.recorder: the recorder is not built: make native")
+    compared = [tool for tool in tools if tool.name in ("plain", "leakline")]
     figures: dict[tuple[str, str], list[Cost]] = {}
     troubles: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder:
         loads = workloads(Path(folder))
         for number in range(options.rounds):
             for workload in loads:
-                for tool in tools:
+                for tool in tools + compared * (TURNS - 1):
                     slow = tool.share >= SLOW and number >= 3  # three rounds tell a factor of fifty well enough
                     if slow or (tool.python_only and not workload.python) or tool.name in troubles:
                         continue

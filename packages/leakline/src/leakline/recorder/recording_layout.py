@@ -10,7 +10,7 @@ import msgspec
 from leakline.recorder.errors import RecordingFormatError
 
 MAGIC: Final = b"LEAKREC1"
-VERSION: Final = 1
+VERSION: Final = 2
 HEADER_SIZE = 4096
 _BEGIN = struct.Struct("=8s2IQ")
 _SECTION = struct.Struct("=Q2I")
@@ -25,7 +25,7 @@ COUNTS_AT: Final = _BEGIN.size + len(_SECTIONS) * _SECTION.size + _IDENTITY.size
 FUNCTION = struct.Struct("=32s")
 LIBRARY = struct.Struct("=2I5Q2I32s")
 CODE = struct.Struct("=2I2Q6I")
-STACK = struct.Struct("=2I2Q2HI5Q")
+STACK = struct.Struct("=2HIQ2HI5Q")
 SLOT = struct.Struct("=I2HIiI2H2Q2IQ2HI")
 WRONG_CLOSE = struct.Struct("=IiIIIIIIIIII3Q")
 HIGHEST_SLOTS = 1 << 20

@@ -89,8 +89,9 @@ static void test_colliding_hashes_are_different_stacks(void) {
     begin("collisions");
     uint32_t one = intern(1, 20, 0), two = intern(2, 20, 0);
     stack_at(two)->hash = stack_at(one)->hash; /* as if: what is compared is the content */
-    CHECK(intern(1, 20, 0) == one);
-    uint32_t three = intern(2, 20, 0); /* its hash leads past the record that was changed */
+    CHECK(intern(1, 20, 0) == one && intern(2, 20, 0) == two); /* it came next last time, and its content is the same */
+    CHECK(intern(3, 20, 0));
+    uint32_t three = intern(2, 20, 0); /* looked for in the index: its hash leads past the record that was changed */
     CHECK(three && three != one && three != two);
     leakline_recording_end();
 }

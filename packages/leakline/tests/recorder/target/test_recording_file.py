@@ -16,7 +16,7 @@ import pytest
 
 from leakline.recorder import Recording, RecordingFormatError, find_recording, read_recording
 from leakline.recorder.recording_file import HOWS
-from leakline.recorder.recording_layout import SLOT
+from leakline.recorder.recording_layout import SLOT, VERSION
 
 NATIVE = Path(__file__).parents[3] / "src/leakline/recorder/target"
 FUNCTIONS = ("open", "socket", "eventfd")
@@ -135,7 +135,7 @@ def test_damaged_files_are_typed_errors(start: Start, tmp_path: Path) -> None:
         header = file.read(4096)
         file.seek(8)
         file.write(b"\x63")
-        with pytest.raises(RecordingFormatError, match="layout 99; this leakline reads 1"):
+        with pytest.raises(RecordingFormatError, match=f"layout 99; this leakline reads {VERSION}"):
             read_recording(path)
         generator = random.Random(1)
         for _ in range(300):

@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 #define LEAKLINE_RECORDING_MAGIC "LEAKREC1"
-#define LEAKLINE_RECORDING_VERSION 1u
+#define LEAKLINE_RECORDING_VERSION 2u
 
 #define LEAKLINE_FUNCTIONS 512u
 #define LEAKLINE_FUNCTION_NAME 32u
@@ -95,8 +95,8 @@ struct leakline_code_record {
 };
 
 struct leakline_stack_record {
-    uint32_t state, flags;
-    uint64_t hash;
+    uint16_t state, flags;
+    uint32_t hash;
     uint64_t frames;     /* offset in frames: u64 address[native] | u16 library[native], padded to 8 | {u32 code; i32 instruction * 2 + entry}[python] */
     uint16_t native_count, python_count;
     uint32_t libzmq;     /* LEAKLINE_LIBZMQ_* */
@@ -162,7 +162,7 @@ struct leakline_wrong_close_record {
 _Static_assert(sizeof(struct leakline_recording_header) <= LEAKLINE_HEADER_SIZE, "the header is one page");
 _Static_assert(sizeof(struct leakline_library_record) == 88, "no hidden padding");
 _Static_assert(sizeof(struct leakline_code_record) == 48, "no hidden padding");
-_Static_assert(sizeof(struct leakline_stack_record) == 72, "no hidden padding");
+_Static_assert(sizeof(struct leakline_stack_record) == 64, "one cache line");
 _Static_assert(sizeof(struct leakline_slot) == 64, "one cache line");
 _Static_assert(sizeof(struct leakline_wrong_close_record) == 72, "no hidden padding");
 

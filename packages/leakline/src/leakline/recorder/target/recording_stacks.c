@@ -64,8 +64,8 @@ static bool same_python(const struct leakline_stack_record *record, const struct
     return true;
 }
 
-static bool is_stack(struct leakline_stack_record *record, uint64_t hash, const struct leakline_origin *origin) {
-    if (record->hash != hash || record->native_count != origin->native_count || record->flags != origin->flags)
+static bool is_stack(struct leakline_stack_record *record, const struct leakline_origin *origin) {
+    if (record->native_count != origin->native_count || record->flags != origin->flags)
         return false;
     const char *frames = leakline_recording.base + LEAKLINE_FRAMES_AT + record->frames;
     uint64_t native_size = origin->native_count * sizeof(uint64_t);
@@ -133,8 +133,8 @@ static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin)
     if (origin->python_count && !leakline_sealed && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
         write_interpreter(header);
     record->libzmq = write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
-    record->flags = origin->flags;
-    record->hash = hash;
+    record->flags = (uint16_t)origin->flags;
+    record->hash = (uint32_t)(hash >> 32);
     record->frames = frames;
     record->native_count = origin->native_count;
     record->python_count = origin->python_count;
@@ -158,7 +158,7 @@ static uint32_t find_or_write(const struct leakline_origin *origin, uint64_t has
             if (__atomic_compare_exchange_n(&index[place], &stack, written, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
                 return written;
         }
-        if (is_stack(record_at(stack), hash, origin)) {
+        if (record_at(stack)->hash == hash >> 32 && is_stack(record_at(stack), origin)) {
             if (written)
                 __atomic_store_n(&record_at(written)->state, LEAKLINE_RECORD_NONE, __ATOMIC_RELEASE);
             return stack;
@@ -182,10 +182,8 @@ static uint32_t expected(void) {
 }
 
 static void fetch_record(uint32_t stack) {
-    if (!stack)
-        return;
-    __builtin_prefetch(record_at(stack));
-    __builtin_prefetch((const char *)(record_at(stack) + 1) - 1);
+    if (stack)
+        __builtin_prefetch(record_at(stack));
 }
 
 static void fetch_frames(uint32_t stack) {
@@ -197,12 +195,11 @@ static void fetch_frames(uint32_t stack) {
 }
 
 uint32_t leakline_stack(const struct leakline_origin *origin) {
-    uint64_t hash = hash_of(origin);
     uint32_t stack = expected();
     bool found = stack && __atomic_load_n(&record_at(stack)->state, __ATOMIC_ACQUIRE) == LEAKLINE_RECORD_READY &&
-                 is_stack(record_at(stack), hash, origin);
+                 is_stack(record_at(stack), origin);
     if (!found) {
-        stack = find_or_write(origin, hash);
+        stack = find_or_write(origin, hash_of(origin));
         if (latest && stack)
             __atomic_store_n(&successors[latest - 1u], stack, __ATOMIC_RELAXED);
     }

@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-enum { ENTRY_BITS = 9, ENTRIES = 1 << ENTRY_BITS, OFTEN = 4, SELDOM = 16 };
+enum { ENTRY_BITS = 9, ENTRIES = 1 << ENTRY_BITS, OFTEN = 4, SELDOM = 16, STRANGE = 64 };
 
 struct words {
     _Atomic uintptr_t frame_values[LEAKLINE_KNOWN_FRAMES];
@@ -131,24 +131,36 @@ static inline bool is_worth_it(struct entry *entry) {
     return failures % SELDOM == 0;
 }
 
+/* Nor is the table where all of a thread's last walks were unknown: an entry that is not in the cache takes as long as a few frames. */
+static __thread uint32_t strange;
+
+static inline bool is_thread_worth_it(void) {
+    return LIKELY(strange < STRANGE) || ++strange % SELDOM == 0;
+}
+
+static inline enum leakline_known unknown(enum leakline_known known) {
+    strange += strange < STRANGE;
+    return known;
+}
+
 enum leakline_known leakline_known_walk(const struct leakline_registers *from, const struct leakline_stack *stack, struct leakline_origin *origin) {
     origin->walk = NULL;
     origin->stack = 0;
     origin->life = GET(life);
-    if (!stack->own || stack->high - from->sp < sizeof(uintptr_t) || from->pc == 0) return LEAKLINE_UNKNOWN;
+    if (!stack->own || stack->high - from->sp < sizeof(uintptr_t) || from->pc == 0 || !is_thread_worth_it()) return LEAKLINE_UNKNOWN;
     struct entry *entry = entry_of(from->pc, from->sp);
     unsigned sequence = atomic_load_explicit(&entry->sequence, memory_order_acquire);
     if (GET(entry->pc) != from->pc || GET(entry->sp) != from->sp || GET(entry->generation) != origin->generation ||
         GET(entry->life) != origin->life) {
         claim(entry, from, origin->generation, origin->life);
-        return LEAKLINE_UNKNOWN;
+        return unknown(LEAKLINE_UNKNOWN);
     }
-    if (GET(entry->frames) == 0) return LEAKLINE_TO_NOTE;
-    if (!is_worth_it(entry)) return LEAKLINE_UNKNOWN;
+    if (GET(entry->frames) == 0) return unknown(LEAKLINE_TO_NOTE);
+    if (!is_worth_it(entry)) return unknown(LEAKLINE_UNKNOWN);
     if ((GET(entry->uses_first_pointer) && GET(entry->first_pointer) != from->fp) ||
         !is_same(entry, from->sp, stack->high - from->sp - sizeof(uintptr_t), origin)) {
         SET(entry->failures, GET(entry->failures) + 1);
-        return LEAKLINE_TO_NOTE;
+        return unknown(LEAKLINE_TO_NOTE);
     }
     uint16_t count = GET(entry->native_count), flags = GET(entry->flags);
     uint32_t number = GET(entry->stack);
@@ -161,5 +173,6 @@ enum leakline_known leakline_known_walk(const struct leakline_registers *from, c
     origin->walk_sequence = sequence;
     origin->stack = number;
     if (!LIKELY(GET(entry->failures) == 0)) SET(entry->failures, 0);
+    strange = 0;
     return LEAKLINE_KNOWN;
 }
