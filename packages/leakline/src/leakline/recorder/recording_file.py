@@ -189,7 +189,7 @@ class _Reader:
 
     def stacks(self, alive: Counter[int]) -> Iterator[Stack]:
         for number, row in self.rows("stacks", self.header.stack_bound):
-            _, flags, _, start, native_count, python_count, _, _, opened, closed, first_at, last_at = row
+            _, flags, _, start, native_count, python_count, _, _, _, opened, closed, first_at, last_at = row
             python_at = start + native_count * 8 + (native_count * 2 + 7 & ~7)
             if python_at + python_count * 8 > len(self.frames):
                 raise self.damaged("a stack lies outside its section")

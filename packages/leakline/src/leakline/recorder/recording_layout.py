@@ -25,7 +25,7 @@ COUNTS_AT: Final = _BEGIN.size + len(_SECTIONS) * _SECTION.size + _IDENTITY.size
 FUNCTION = struct.Struct("=32s")
 LIBRARY = struct.Struct("=2I5Q2I32s")
 CODE = struct.Struct("=2I2Q6I")
-STACK = struct.Struct("=2HIQ2HI5Q")
+STACK = struct.Struct("=2HIQ4H5Q")
 SLOT = struct.Struct("=I2HIiI2H2Q2IQ2HI")
 WRONG_CLOSE = struct.Struct("=IiIIIIIIIIII3Q")
 HIGHEST_SLOTS = 1 << 20

@@ -29,6 +29,7 @@ class Origin(ctypes.Structure):
         ("stack", ctypes.c_uint32),
         ("native", ctypes.c_void_p * 48),
         ("python", Frame * 32),
+        ("walked", ctypes.c_void_p),
     ]
 
 

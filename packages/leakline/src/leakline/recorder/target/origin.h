@@ -49,6 +49,9 @@ struct leakline_python_frame {
     uint32_t reserved;
 };
 
+struct leakline_walked; /* unwind_known.h */
+struct leakline_path;   /* unwind_path.h */
+
 struct leakline_origin {
     uint16_t native_count, python_count;
     uint32_t flags;
@@ -58,6 +61,7 @@ struct leakline_origin {
     uint32_t stack;      /* the number of the stack that this walk was of last; 0: none. Its Python frames may have been others */
     uintptr_t native[LEAKLINE_NATIVE_FRAMES]; /* return addresses, innermost first */
     struct leakline_python_frame python[LEAKLINE_PYTHON_FRAMES]; /* innermost first */
+    struct leakline_walked *walked; /* where the walk is to be noted, by whoever asks for it; NULL: nowhere */
 };
 
 /* --- unwind.c: native frames. */
@@ -66,6 +70,11 @@ struct leakline_origin {
 void leakline_unwind_prepare(void);
 /* Walks the calling thread's stack. Fills native, native_count, generation and the flags NATIVE_*. */
 void leakline_unwind(const struct leakline_registers *from, struct leakline_origin *origin);
+/* The same where the frames of a stack that was walked before are expected: compares, which is cheaper, and gives false where they are others.
+ * Fills native, native_count, generation and flags. */
+bool leakline_unwind_along(const struct leakline_registers *from, const struct leakline_path *path, struct leakline_origin *origin);
+/* Whether the calling thread's walks are so different, at this moment, that an expectation is worth a look. */
+bool leakline_unwind_varies(void);
 /* Tells which stack number the frames of this origin, with its Python frames, have: the next leakline_unwind() of the same walk gives it. */
 void leakline_unwind_numbered(const struct leakline_origin *origin, uint32_t stack);
 /* To be called when a recording begins, also in a child after fork: the numbers of stacks are those of the recording before. */

@@ -99,7 +99,8 @@ struct leakline_stack_record {
     uint32_t hash;
     uint64_t frames;     /* offset in frames: u64 address[native] | u16 library[native], padded to 8 | {u32 code; i32 instruction * 2 + entry}[python] */
     uint16_t native_count, python_count;
-    uint32_t libzmq;     /* LEAKLINE_LIBZMQ_* */
+    uint16_t libzmq;     /* LEAKLINE_LIBZMQ_* */
+    uint16_t path_words; /* after the frames, padded to 8 bytes: unwind_path.h. Of use to the process itself only */
     uint64_t generation; /* of the libraries, when the addresses were last known to be the same functions */
     uint64_t opened, closed;
     uint64_t first_at_ns, last_at_ns;

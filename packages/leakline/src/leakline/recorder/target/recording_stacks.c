@@ -8,6 +8,7 @@
 
 #include "recording_private.h"
 #include "system_calls.h"
+#include "unwind_path.h"
 
 #define INDEX_SIZE (2u * LEAKLINE_STACKS)
 #define PROBES 1024u
@@ -16,7 +17,7 @@ static struct leakline_stack_record *record_at(uint32_t stack) {
     return (struct leakline_stack_record *)(leakline_recording.base + LEAKLINE_STACKS_AT) + (stack - 1u);
 }
 
-static uint64_t libraries_size(const struct leakline_origin *origin) { return (origin->native_count * sizeof(uint16_t) + 7u) & ~UINT64_C(7); }
+static uint64_t padded(uint64_t numbers) { return (numbers * sizeof(uint16_t) + 7u) & ~UINT64_C(7); }
 
 struct python_frame {
     uint32_t code;
@@ -47,9 +48,8 @@ static bool same_libraries(struct leakline_stack_record *record, const struct le
 }
 
 static const struct python_frame *python_of(const struct leakline_stack_record *record) {
-    uint64_t libraries = (record->native_count * sizeof(uint16_t) + 7u) & ~UINT64_C(7);
     return (const struct python_frame *)(leakline_recording.base + LEAKLINE_FRAMES_AT + record->frames + record->native_count * sizeof(uint64_t) +
-                                         libraries);
+                                         padded(record->native_count));
 }
 
 static bool same_python(const struct leakline_stack_record *record, const struct leakline_origin *origin) {
@@ -86,7 +86,7 @@ static uint32_t write_frames(char *frames, const struct leakline_origin *origin)
         if (leakline_library_is_libzmq(libraries[i]))
             libzmq |= LEAKLINE_LIBZMQ_ANYWHERE | (i == 0 ? LEAKLINE_LIBZMQ_INNERMOST : 0);
     }
-    struct python_frame *python = (struct python_frame *)(frames + native_size + libraries_size(origin));
+    struct python_frame *python = (struct python_frame *)(frames + native_size + padded(origin->native_count));
     for (uint32_t i = 0; i < origin->python_count; i++)
         python[i] = packed(&origin->python[i]);
     return libzmq;
@@ -117,7 +117,10 @@ static void write_interpreter(struct leakline_recording_header *header) {
 /* A record with all but its number in the index; 0: no room. */
 static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin) {
     struct leakline_recording_header *header = leakline_header();
-    uint64_t size = origin->native_count * sizeof(uint64_t) + libraries_size(origin) + origin->python_count * sizeof(struct python_frame);
+    uint64_t size = origin->native_count * sizeof(uint64_t) + padded(origin->native_count) + origin->python_count * sizeof(struct python_frame);
+    uint16_t path[LEAKLINE_PATH_WORDS], path_words = leakline_path_of(origin, path);
+    uint64_t path_at = size;
+    size += padded(path_words);
     uint64_t frames = take(&header->frames_used, size, LEAKLINE_FRAMES_SIZE);
     if (frames == UINT64_MAX || (size && !leakline_stored(LEAKLINE_FRAMES_AT + frames, size)))
         return 0;
@@ -132,7 +135,9 @@ static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin)
         return 0;
     if (origin->python_count && !leakline_sealed && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
         write_interpreter(header);
-    record->libzmq = write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
+    record->libzmq = (uint16_t)write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
+    memcpy(leakline_recording.base + LEAKLINE_FRAMES_AT + frames + path_at, path, path_words * sizeof path[0]);
+    record->path_words = path_words;
     record->flags = (uint16_t)origin->flags;
     record->hash = (uint32_t)(hash >> 32);
     record->frames = frames;
@@ -186,12 +191,26 @@ static void fetch_record(uint32_t stack) {
         __builtin_prefetch(record_at(stack));
 }
 
-static void fetch_frames(uint32_t stack) {
+static void follow(uint32_t stack) {
+    latest = stack;
+    fetch_record(expected());
+}
+
+/* Its path, whose frames are fetched. */
+static struct leakline_path path_of(uint32_t stack) {
     if (!stack || __atomic_load_n(&record_at(stack)->state, __ATOMIC_ACQUIRE) != LEAKLINE_RECORD_READY)
-        return;
-    const char *frames = leakline_recording.base + LEAKLINE_FRAMES_AT + record_at(stack)->frames;
+        return (struct leakline_path){.word_count = 0};
+    const struct leakline_stack_record *record = record_at(stack);
+    const char *frames = leakline_recording.base + LEAKLINE_FRAMES_AT + record->frames;
     __builtin_prefetch(frames);
     __builtin_prefetch(frames + 64);
+    return (struct leakline_path){
+        .generation = __atomic_load_n(&record->generation, __ATOMIC_RELAXED),
+        .native = (const uint64_t *)frames,
+        .words = (const uint16_t *)(python_of(record) + record->python_count),
+        .native_count = record->native_count,
+        .word_count = record->path_words,
+    };
 }
 
 uint32_t leakline_stack(const struct leakline_origin *origin) {
@@ -203,8 +222,7 @@ uint32_t leakline_stack(const struct leakline_origin *origin) {
         if (latest && stack)
             __atomic_store_n(&successors[latest - 1u], stack, __ATOMIC_RELAXED);
     }
-    latest = stack;
-    fetch_record(expected());
+    follow(stack);
     return stack;
 }
 
@@ -223,11 +241,22 @@ uint32_t leakline_stack_here(const struct leakline_registers *caller) {
     origin.native_count = origin.python_count = 0;
     origin.flags = 0;
     origin.generation = 0;
-    fetch_frames(expected());
-    leakline_unwind(caller, &origin);
+    origin.stack = 0;
+    struct leakline_walked walked;
+    walked.fits = false;
+    origin.walked = &walked;
+    uint32_t next = expected();
+    struct leakline_path path = path_of(next);
+    if (leakline_unwind_varies() && leakline_unwind_along(caller, &path, &origin))
+        origin.stack = next;
+    else
+        leakline_unwind(caller, &origin);
     leakline_python(&origin);
-    if (is_known(&origin))
+    if (is_known(&origin)) {
+        if (origin.stack == next)
+            follow(next);
         return origin.stack;
+    }
     uint32_t stack = leakline_stack(&origin);
     leakline_unwind_numbered(&origin, stack);
     return stack;

@@ -63,9 +63,11 @@ static inline void note_frame(struct leakline_walked *walked, uint32_t place, ui
     walked->frame_values[walked->frames++] = value;
 }
 
-static inline void begin_noting(struct leakline_walked *walked) {
+static inline void begin_noting(struct leakline_walked *walked, const struct leakline_registers *from) {
+    walked->sp = from->sp;
+    walked->fp = from->fp;
     walked->frames = walked->pointers = 0;
-    walked->fits = true;
+    walked->fits = walked->first_pointer = true;
     walked->uses_first_pointer = false;
     walked->pointer_place = LEAKLINE_NO_PLACE;
 }
@@ -149,12 +151,15 @@ static bool walk_plainly(const struct leakline_registers *from, struct leakline_
     return walk(from, stack, origin, NULL);
 }
 
-static __attribute__((noinline)) bool walk_and_keep(const struct leakline_registers *from, struct leakline_stack *stack, struct leakline_origin *origin) {
-    struct leakline_walked walked;
-    begin_noting(&walked);
-    walked.first_pointer = true;
-    if (!walk(from, stack, origin, &walked)) return false;
-    if (walked.fits && !(origin->flags & LEAKLINE_NATIVE_BROKEN)) leakline_known_keep(from, &walked, origin);
+static __attribute__((noinline)) bool walk_and_note(const struct leakline_registers *from, struct leakline_stack *stack,
+                                                    struct leakline_origin *origin, bool keep) {
+    struct leakline_walked here, *walked = origin->walked ? origin->walked : &here;
+    begin_noting(walked, from);
+    if (!walk(from, stack, origin, walked)) {
+        walked->fits = false;
+        return false;
+    }
+    if (keep && walked->fits && !(origin->flags & LEAKLINE_NATIVE_BROKEN)) leakline_known_keep(from, walked, origin);
     return true;
 }
 
@@ -173,14 +178,12 @@ void leakline_unwind(const struct leakline_registers *from, struct leakline_orig
     origin->generation = leakline_libraries_generation();
     struct leakline_stack stack;
     leakline_stack_at(from->sp, &stack);
-    switch (leakline_known_walk(from, &stack, origin)) {
-    case LEAKLINE_KNOWN: break;
-    case LEAKLINE_UNKNOWN:
-        if (!walk_plainly(from, &stack, origin)) leakline_walk_registers(from, origin);
-        break;
-    case LEAKLINE_TO_NOTE:
-        if (!walk_and_keep(from, &stack, origin)) leakline_walk_registers(from, origin);
-        break;
+    if (origin->walked) origin->walked->fits = false;
+    enum leakline_known known = leakline_known_walk(from, &stack, origin);
+    if (known != LEAKLINE_KNOWN) {
+        bool note = known == LEAKLINE_TO_NOTE || (stack.own && origin->walked);
+        bool walked = note ? walk_and_note(from, &stack, origin, known == LEAKLINE_TO_NOTE) : walk_plainly(from, &stack, origin);
+        if (!walked) leakline_walk_registers(from, origin);
     }
     leakline_unwind_check(from, origin);
     errno = error;

@@ -134,8 +134,12 @@ static inline bool is_worth_it(struct entry *entry) {
 /* Nor is the table where all of a thread's last walks were unknown: an entry that is not in the cache takes as long as a few frames. */
 static __thread uint32_t strange;
 
-static inline bool is_thread_worth_it(void) {
-    return LIKELY(strange < STRANGE) || ++strange % SELDOM == 0;
+static inline bool is_thread_worth_it(void) { return LIKELY(strange < STRANGE) || strange % SELDOM == 0; }
+
+bool leakline_unwind_varies(void) {
+    if (LIKELY(strange < STRANGE)) return false;
+    strange = strange == UINT32_MAX ? STRANGE : strange + 1;
+    return strange % SELDOM != 0;
 }
 
 static inline enum leakline_known unknown(enum leakline_known known) {

@@ -20,6 +20,7 @@ struct leakline_walked {
     uint32_t frames, pointers;                  /* how many of each were loaded */
     bool first_pointer, uses_first_pointer;     /* the walk has the one that it began with; and its rules used it */
     bool fits;                                  /* all could be noted */
+    uintptr_t sp, fp;                           /* that it began with */
     uint32_t pointer_place;                     /* of the frame pointer that the walk has now; LEAKLINE_NO_PLACE: none, or noted already */
     uint32_t frame_places[LEAKLINE_KNOWN_FRAMES];
     uintptr_t frame_values[LEAKLINE_KNOWN_FRAMES];
