@@ -73,8 +73,8 @@ void leakline_unwind(const struct leakline_registers *from, struct leakline_orig
 /* The same where the frames of a stack that was walked before are expected: compares, which is cheaper, and gives false where they are others.
  * Fills native, native_count, generation and flags. */
 bool leakline_unwind_along(const struct leakline_registers *from, const struct leakline_path *path, struct leakline_origin *origin);
-/* Whether the calling thread's walks are so different, at this moment, that an expectation is worth a look. */
-bool leakline_unwind_varies(void);
+/* Whether the calling thread's walks from this return address are so different, at this moment, that an expectation is worth a look. */
+bool leakline_unwind_varies(uintptr_t pc);
 /* Tells which stack number the frames of this origin, with its Python frames, have: the next leakline_unwind() of the same walk gives it. */
 void leakline_unwind_numbered(const struct leakline_origin *origin, uint32_t stack);
 /* To be called when a recording begins, also in a child after fork: the numbers of stacks are those of the recording before. */

@@ -213,6 +213,14 @@ static struct leakline_path path_of(uint32_t stack) {
     };
 }
 
+/* What comes next again and again came next at first, too: its frames lie behind these. */
+static void fetch_behind(const struct leakline_path *path) {
+    const char *end = (const char *)(path->words + path->word_count);
+    __builtin_prefetch(end);
+    __builtin_prefetch(end + 64);
+    __builtin_prefetch(end + 128);
+}
+
 uint32_t leakline_stack(const struct leakline_origin *origin) {
     uint32_t stack = expected();
     bool found = stack && __atomic_load_n(&record_at(stack)->state, __ATOMIC_ACQUIRE) == LEAKLINE_RECORD_READY &&
@@ -247,10 +255,12 @@ uint32_t leakline_stack_here(const struct leakline_registers *caller) {
     origin.walked = &walked;
     uint32_t next = expected();
     struct leakline_path path = path_of(next);
-    if (leakline_unwind_varies() && leakline_unwind_along(caller, &path, &origin))
+    if (leakline_unwind_varies(caller->pc) && leakline_unwind_along(caller, &path, &origin)) {
         origin.stack = next;
-    else
+        fetch_behind(&path);
+    } else {
         leakline_unwind(caller, &origin);
+    }
     leakline_python(&origin);
     if (is_known(&origin)) {
         if (origin.stack == next)

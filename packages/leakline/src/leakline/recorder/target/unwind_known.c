@@ -6,7 +6,7 @@
 
 #include <stdatomic.h>
 
-enum { ENTRY_BITS = 9, ENTRIES = 1 << ENTRY_BITS, OFTEN = 4, SELDOM = 16, STRANGE = 64 };
+enum { ENTRY_BITS = 9, ENTRIES = 1 << ENTRY_BITS, OFTEN = 4, SELDOM = 16, STRANGE_BITS = 6, STRANGE = 64, FAMILIAR = 8 };
 
 struct words {
     _Atomic uintptr_t frame_values[LEAKLINE_KNOWN_FRAMES];
@@ -131,40 +131,46 @@ static inline bool is_worth_it(struct entry *entry) {
     return failures % SELDOM == 0;
 }
 
-/* Nor is the table where all of a thread's last walks were unknown: an entry that is not in the cache takes as long as a few frames. */
-static __thread uint32_t strange;
+/* Nor is the table for a return address from which most of a thread's last walks were unknown: an entry that is not in the cache takes as long
+ * as a few frames. By a hash of the address: walks that were unknown, less some for each that was known. */
+static __thread uint8_t strange[1 << STRANGE_BITS];
+static __thread uint32_t turn;
 
-static inline bool is_thread_worth_it(void) { return LIKELY(strange < STRANGE) || strange % SELDOM == 0; }
+static inline uint8_t *strange_of(uintptr_t pc) { return &strange[(uint64_t)pc * 0x9e3779b97f4a7c15u >> (64 - STRANGE_BITS)]; }
 
-bool leakline_unwind_varies(void) {
-    if (LIKELY(strange < STRANGE)) return false;
-    strange = strange == UINT32_MAX ? STRANGE : strange + 1;
-    return strange % SELDOM != 0;
+static inline bool is_thread_worth_it(uintptr_t pc) { return LIKELY(*strange_of(pc) < STRANGE) || turn % SELDOM == 0; }
+
+bool leakline_unwind_varies(uintptr_t pc) { return !LIKELY(*strange_of(pc) < STRANGE) && ++turn % SELDOM != 0; }
+
+static inline enum leakline_known unknown(uintptr_t pc, enum leakline_known known) {
+    uint8_t *walks = strange_of(pc);
+    *walks = (uint8_t)(*walks + (*walks < 2 * STRANGE));
+    return known;
 }
 
-static inline enum leakline_known unknown(enum leakline_known known) {
-    strange += strange < STRANGE;
-    return known;
+static inline void known(uintptr_t pc) {
+    uint8_t *walks = strange_of(pc);
+    *walks = (uint8_t)(LIKELY(*walks < FAMILIAR) ? 0 : *walks - FAMILIAR);
 }
 
 enum leakline_known leakline_known_walk(const struct leakline_registers *from, const struct leakline_stack *stack, struct leakline_origin *origin) {
     origin->walk = NULL;
     origin->stack = 0;
     origin->life = GET(life);
-    if (!stack->own || stack->high - from->sp < sizeof(uintptr_t) || from->pc == 0 || !is_thread_worth_it()) return LEAKLINE_UNKNOWN;
+    if (!stack->own || stack->high - from->sp < sizeof(uintptr_t) || from->pc == 0 || !is_thread_worth_it(from->pc)) return LEAKLINE_UNKNOWN;
     struct entry *entry = entry_of(from->pc, from->sp);
     unsigned sequence = atomic_load_explicit(&entry->sequence, memory_order_acquire);
     if (GET(entry->pc) != from->pc || GET(entry->sp) != from->sp || GET(entry->generation) != origin->generation ||
         GET(entry->life) != origin->life) {
         claim(entry, from, origin->generation, origin->life);
-        return unknown(LEAKLINE_UNKNOWN);
+        return unknown(from->pc, LEAKLINE_UNKNOWN);
     }
-    if (GET(entry->frames) == 0) return unknown(LEAKLINE_TO_NOTE);
-    if (!is_worth_it(entry)) return unknown(LEAKLINE_UNKNOWN);
+    if (GET(entry->frames) == 0) return unknown(from->pc, LEAKLINE_TO_NOTE);
+    if (!is_worth_it(entry)) return unknown(from->pc, LEAKLINE_UNKNOWN);
     if ((GET(entry->uses_first_pointer) && GET(entry->first_pointer) != from->fp) ||
         !is_same(entry, from->sp, stack->high - from->sp - sizeof(uintptr_t), origin)) {
         SET(entry->failures, GET(entry->failures) + 1);
-        return unknown(LEAKLINE_TO_NOTE);
+        return unknown(from->pc, LEAKLINE_TO_NOTE);
     }
     uint16_t count = GET(entry->native_count), flags = GET(entry->flags);
     uint32_t number = GET(entry->stack);
@@ -177,6 +183,6 @@ enum leakline_known leakline_known_walk(const struct leakline_registers *from, c
     origin->walk_sequence = sequence;
     origin->stack = number;
     if (!LIKELY(GET(entry->failures) == 0)) SET(entry->failures, 0);
-    strange = 0;
+    known(from->pc);
     return LEAKLINE_KNOWN;
 }
