@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from datetime import datetime
 from typing import Any
@@ -340,3 +341,34 @@ def test_no_advice_to_look_again_at_a_process_that_is_gone(targets: Any) -> None
     shown = terminal.render(observation.report(), Style(), datetime(2026, 3, 1))
     assert shown.startswith("UNKNOWN  the process ended after 0.0 s: too little seen")
     assert f"leakline {process.pid}" not in shown
+
+
+RECONNECTING = """
+import os, time, zmq
+context = zmq.Context()
+socket = context.socket(zmq.DEALER)
+socket.reconnect_ivl = 20
+socket.connect("tcp://127.0.0.1:1")
+never, now_and_then = os.eventfd(1), [os.eventfd(1) for _ in range(4)]
+print(never, *now_and_then, flush=True)
+while True:
+    for number in now_and_then:  # each has something to read for three quarters of the time
+        os.eventfd_read(number)
+        time.sleep(0.006)
+        os.eventfd_write(number, 1)
+"""
+
+
+def test_what_is_read_now_and_then_is_told_apart_from_what_is_never_read() -> None:
+    with subprocess.Popen([sys.executable, "-c", RECONNECTING], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            never, *now_and_then = process.stdout.readline().split()
+            report = observe(process.pid, seconds=8.0)
+        finally:
+            process.kill()
+    unread = [finding for finding in report.findings if finding.id == "zmq.monitor-unread"]
+    assert len(unread) == 1, report.findings
+    told = [each.split(",")[0] for each in unread[0].evidence["eventfds that stay signalled"]]
+    assert f"descriptor {never}" in told
+    assert not {f"descriptor {number}" for number in now_and_then} & set(told)

@@ -7,6 +7,7 @@ budget of CPU time that makes large processes be read less often. Threads are re
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -39,6 +40,8 @@ KINDS_KEPT = 10_000  # of a window at the most: an hour has one each 0.4 s, a da
 NEW_THREADS_EVERY_S = 1.0
 EVENTFDS_EVERY_S = 0.5
 EVENTFDS_ASKED = 64
+EVENTFDS_WATCHED = 8  # of those that were signalled: with each step, not at its pace, which may be the program's own
+OFF_PACE_S = 0.012
 PEAKS_KEPT_S = 120.0
 SCHEMA = 1
 
@@ -325,13 +328,20 @@ class Observation:
         return roles_of(proc.threads(self.pid, named or None), uses_libzmq=True)
 
     def _look_at_eventfds(self, now: float) -> None:
-        """Which of libzmq's sockets have had something to read ever since: a monitor's reader that nobody drains."""
-        if not self._threads or now - self._eventfds_read < EVENTFDS_EVERY_S:
+        """Which of libzmq's sockets have had something to read ever since: a monitor's reader that nobody drains.
+
+        A signalled one is looked at often: one that is drained now and then is signalled again at many looks.
+        """
+        if not self._threads:
             return
-        self._eventfds_read = now
-        numbers = [each.number for each in self._end.descriptors if each.kind == "eventfd"][:EVENTFDS_ASKED]
-        signalled = proc.signalled(self.pid, numbers)
-        self._unread = {number: self._unread.get(number, now) for number in signalled}
+        if now - self._eventfds_read >= EVENTFDS_EVERY_S:
+            self._eventfds_read = now
+            asked = [each.number for each in self._end.descriptors if each.kind == "eventfd"][:EVENTFDS_ASKED]
+            self._unread = {number: self._unread.get(number, now) for number in proc.signalled(self.pid, asked)}
+        elif watched := list(self._unread)[:EVENTFDS_WATCHED]:
+            time.sleep(random.uniform(0.0, OFF_PACE_S))
+            for number in set(watched) - proc.signalled(self.pid, watched):
+                del self._unread[number]
 
     def _keep(self, sample: Sample) -> None:
         """Add a sample; while the total stands still only the first and the last are kept, so that days fit."""
