@@ -338,7 +338,8 @@ class Observation:
             self._eventfds_read = now
             asked = [each.number for each in self._end.descriptors if each.kind == "eventfd"][:EVENTFDS_ASKED]
             self._unread = {number: self._unread.get(number, now) for number in proc.signalled(self.pid, asked)}
-        elif watched := list(self._unread)[:EVENTFDS_WATCHED]:
+        elif self._unread:
+            watched = random.sample(list(self._unread), min(len(self._unread), EVENTFDS_WATCHED))
             time.sleep(random.uniform(0.0, OFF_PACE_S))
             for number in set(watched) - proc.signalled(self.pid, watched):
                 del self._unread[number]

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import count, islice
 
@@ -19,7 +20,8 @@ from leakline.proc.process import Process
 from leakline.proc.sockets import same_namespace
 
 WORTH_A_LOOK = 200  # with fewer in the namespace, whose they are is not asked
-_SHOWN = 5
+_SHOWN = 5  # listeners
+_NAMED = 50  # remotes
 _LOOKS, _LOOK_EVERY_S = 150, 0.002
 _WAIT_S = 60  # TCP_TIMEWAIT_LEN, a constant of the kernel
 _FREE_NUMBERS = 8  # the lowest: what is opened gets one of them (POSIX)
@@ -46,21 +48,31 @@ def read_time_wait(process: Process, seen: Snapshot) -> TimeWait | None:
                 by_remote[family, host, remote] += 1
     except OSError:
         return TimeWait(total)
-    most = max(by_remote.values(), default=0)
+    named = {f"{_name(family, host)}:{port}": count for (family, host, port), count in by_remote.most_common(_NAMED)}
+    most = max((named.get(remote, 0) for remote in _remotes(seen)), default=max(named.values(), default=0))
     return TimeWait(
         total,
         {f"port {port}": count for port, count in by_listener.most_common(_SHOWN)},
-        {f"{_name(family, host)}:{port}": count for (family, host, port), count in by_remote.most_common(_SHOWN)},
+        named,
         _client_ports(),
         come_and_go=most >= WORTH_A_LOOK and _come_and_go(process, seen, most),
     )
 
 
+def _remotes(seen: Snapshot) -> Iterator[str]:
+    """Of its outgoing connections, as `_name` has them."""
+    for each in seen.descriptors:
+        if each.kind == "tcp" and each.socket and each.socket.role == "outgoing" and each.socket.remote:
+            host, port = each.socket.remote.host, each.socket.remote.port
+            yield f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _come_and_go(process: Process, seen: Snapshot, waiting: int) -> bool:
     """Whether the process opens TCP sockets and closes them again, as is seen in a third of a second: at least half as
-    often as it takes for so many to be `waiting`. One that only connects anew does so, too, but seldom.
+    often as it takes for so many to be `waiting` to a remote of its own. One that only connects anew does so, too, but
+    seldom.
     """
-    wanted = max(1, round(waiting / _WAIT_S * _LOOKS * _LOOK_EVERY_S / 2))
+    wanted = min(max(1, round(waiting / _WAIT_S * _LOOKS * _LOOK_EVERY_S / 2)), _LOOKS // 3)
     held = {each.number for each in seen.descriptors}
     free = list(islice((number for number in count() if number not in held), _FREE_NUMBERS))
     before: dict[int, str] = {}

@@ -29,7 +29,8 @@ class Origin(ctypes.Structure):
         ("stack", ctypes.c_uint32),
         ("native", ctypes.c_void_p * 48),
         ("python", Frame * 32),
-        ("walked", ctypes.c_void_p),
+        ("path", ctypes.c_void_p),
+        ("path_words", ctypes.c_uint16),
     ]
 
 

@@ -49,8 +49,7 @@ struct leakline_python_frame {
     uint32_t reserved;
 };
 
-struct leakline_walked; /* unwind_known.h */
-struct leakline_path;   /* unwind_path.h */
+struct leakline_path; /* unwind_path.h */
 
 struct leakline_origin {
     uint16_t native_count, python_count;
@@ -61,7 +60,8 @@ struct leakline_origin {
     uint32_t stack;      /* the number of the stack that this walk was of last; 0: none. Its Python frames may have been others */
     uintptr_t native[LEAKLINE_NATIVE_FRAMES]; /* return addresses, innermost first */
     struct leakline_python_frame python[LEAKLINE_PYTHON_FRAMES]; /* innermost first */
-    struct leakline_walked *walked; /* where the walk is to be noted, by whoever asks for it; NULL: nowhere */
+    uint16_t *path; /* where the walk's path is to be written (unwind_path.h), by whoever asks for it; NULL: nowhere */
+    uint16_t path_words; /* that were written; 0: it has none */
 };
 
 /* --- unwind.c: native frames. */

@@ -118,9 +118,8 @@ static void write_interpreter(struct leakline_recording_header *header) {
 static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin) {
     struct leakline_recording_header *header = leakline_header();
     uint64_t size = origin->native_count * sizeof(uint64_t) + padded(origin->native_count) + origin->python_count * sizeof(struct python_frame);
-    uint16_t path[LEAKLINE_PATH_WORDS], path_words = leakline_path_of(origin, path);
     uint64_t path_at = size;
-    size += padded(path_words);
+    size += padded(origin->path_words);
     uint64_t frames = take(&header->frames_used, size, LEAKLINE_FRAMES_SIZE);
     if (frames == UINT64_MAX || (size && !leakline_stored(LEAKLINE_FRAMES_AT + frames, size)))
         return 0;
@@ -136,8 +135,9 @@ static uint32_t write_stack(uint64_t hash, const struct leakline_origin *origin)
     if (origin->python_count && !leakline_sealed && __atomic_load_n(&header->python_version, __ATOMIC_RELAXED) == 0)
         write_interpreter(header);
     record->libzmq = (uint16_t)write_frames(leakline_recording.base + LEAKLINE_FRAMES_AT + frames, origin);
-    memcpy(leakline_recording.base + LEAKLINE_FRAMES_AT + frames + path_at, path, path_words * sizeof path[0]);
-    record->path_words = path_words;
+    if (origin->path_words)
+        memcpy(leakline_recording.base + LEAKLINE_FRAMES_AT + frames + path_at, origin->path, origin->path_words * sizeof(uint16_t));
+    record->path_words = origin->path_words;
     record->flags = (uint16_t)origin->flags;
     record->hash = (uint32_t)(hash >> 32);
     record->frames = frames;
@@ -250,9 +250,9 @@ uint32_t leakline_stack_here(const struct leakline_registers *caller) {
     origin.flags = 0;
     origin.generation = 0;
     origin.stack = 0;
-    struct leakline_walked walked;
-    walked.fits = false;
-    origin.walked = &walked;
+    uint16_t noted[LEAKLINE_PATH_WORDS];
+    origin.path = noted;
+    origin.path_words = 0;
     uint32_t next = expected();
     struct leakline_path path = path_of(next);
     if (leakline_unwind_varies(caller->pc) && leakline_unwind_along(caller, &path, &origin)) {

@@ -11,6 +11,7 @@
 #include "unwind_known.h"
 #include "unwind_libraries.h"
 #include "unwind_memory.h"
+#include "unwind_path.h"
 #include "unwind_registers.h"
 #include "unwind_rules.h"
 
@@ -153,13 +154,11 @@ static bool walk_plainly(const struct leakline_registers *from, struct leakline_
 
 static __attribute__((noinline)) bool walk_and_note(const struct leakline_registers *from, struct leakline_stack *stack,
                                                     struct leakline_origin *origin, bool keep) {
-    struct leakline_walked here, *walked = origin->walked ? origin->walked : &here;
-    begin_noting(walked, from);
-    if (!walk(from, stack, origin, walked)) {
-        walked->fits = false;
-        return false;
-    }
-    if (keep && walked->fits && !(origin->flags & LEAKLINE_NATIVE_BROKEN)) leakline_known_keep(from, walked, origin);
+    struct leakline_walked walked; /* 0.9 KB, which no foreign stack has to have room for */
+    begin_noting(&walked, from);
+    if (!walk(from, stack, origin, &walked)) return false;
+    if (keep && walked.fits && !(origin->flags & LEAKLINE_NATIVE_BROKEN)) leakline_known_keep(from, &walked, origin);
+    if (origin->path) origin->path_words = leakline_path_of(&walked, origin, origin->path);
     return true;
 }
 
@@ -178,10 +177,10 @@ void leakline_unwind(const struct leakline_registers *from, struct leakline_orig
     origin->generation = leakline_libraries_generation();
     struct leakline_stack stack;
     leakline_stack_at(from->sp, &stack);
-    if (origin->walked) origin->walked->fits = false;
+    origin->path_words = 0;
     enum leakline_known known = leakline_known_walk(from, &stack, origin);
     if (known != LEAKLINE_KNOWN) {
-        bool note = known == LEAKLINE_TO_NOTE || (stack.own && origin->walked);
+        bool note = known == LEAKLINE_TO_NOTE || (stack.own && origin->path);
         bool walked = note ? walk_and_note(from, &stack, origin, known == LEAKLINE_TO_NOTE) : walk_plainly(from, &stack, origin);
         if (!walked) leakline_walk_registers(from, origin);
     }

@@ -15,10 +15,10 @@ static bool as_word(uintptr_t bytes, uint16_t *word) {
     return bytes % sizeof(uintptr_t) == 0 && bytes / sizeof(uintptr_t) < NO_POINTER;
 }
 
-uint16_t leakline_path_of(const struct leakline_origin *origin, uint16_t words[LEAKLINE_PATH_WORDS]) {
-    const struct leakline_walked *walked = origin->walked;
-    if (walked == NULL || !walked->fits || origin->flags & (LEAKLINE_NATIVE_CUT | LEAKLINE_NATIVE_BROKEN) ||
-        walked->frames > origin->native_count || walked->frames + 1u < origin->native_count)
+uint16_t leakline_path_of(const struct leakline_walked *walked, const struct leakline_origin *origin, uint16_t words[LEAKLINE_PATH_WORDS]) {
+    if (!walked->fits || origin->flags & (LEAKLINE_NATIVE_CUT | LEAKLINE_NATIVE_BROKEN) ||
+        walked->frames > origin->native_count || walked->frames + 1u < origin->native_count ||
+        HEADER + walked->frames + 2 * walked->pointers > LEAKLINE_PATH_WORDS)
         return 0;
     uint16_t *word = words + HEADER;
     words[PLACES] = (uint16_t)walked->frames;
@@ -65,6 +65,7 @@ bool leakline_unwind_along(const struct leakline_registers *from, const struct l
         origin->flags &= ~(uint32_t)(LEAKLINE_NATIVE_CUT | LEAKLINE_NATIVE_BROKEN);
         origin->generation = path->generation;
         origin->walk = NULL;
+        origin->path_words = 0;
         leakline_unwind_check(from, origin);
     }
     errno = error;

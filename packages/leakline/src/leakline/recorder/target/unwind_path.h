@@ -10,7 +10,7 @@
 #include "origin.h"
 #include "unwind_known.h"
 
-enum { LEAKLINE_PATH_WORDS = 3 + LEAKLINE_NATIVE_FRAMES + 2 * LEAKLINE_KNOWN_POINTERS };
+enum { LEAKLINE_PATH_WORDS = 64 }; /* few, as they lie on the stack of whoever opens */
 
 struct leakline_path {
     uint64_t generation;       /* of the libraries that its addresses were last seen in */
@@ -19,7 +19,7 @@ struct leakline_path {
     uint16_t native_count, word_count;
 };
 
-/* Gives how many words a walk's path has; 0: it has none (too long, broken, or walked with all registers). */
-uint16_t leakline_path_of(const struct leakline_origin *origin, uint16_t words[LEAKLINE_PATH_WORDS]);
+/* Gives how many words the path of a walk has, which filled the origin; 0: it has none (too long, or broken). */
+uint16_t leakline_path_of(const struct leakline_walked *walked, const struct leakline_origin *origin, uint16_t words[LEAKLINE_PATH_WORDS]);
 
 #endif

@@ -1,7 +1,6 @@
 /* All 46 656 call paths through functions built with six sets of options (path.c), each walked and compared with libgcc: first when its rules
  * are made, then from the table, then as it is expected and as the one before it is expected, which it is not. `unwind_paths [every]`: each path
  * or every n-th. */
-#include "unwind_known.h"
 #include "unwind_path.h"
 #include "unwind_tests.h"
 
@@ -30,7 +29,8 @@ static struct kept *kept, *other;
 static unsigned long along, wrong;
 
 static void keep(void) {
-    kept->path = (struct leakline_path){seen.generation, kept->native, kept->words, seen.native_count, leakline_path_of(&seen, kept->words)};
+    kept->path = (struct leakline_path){seen.generation, kept->native, kept->words, seen.native_count, seen.path_words};
+    memcpy(kept->words, seen.path, seen.path_words * sizeof kept->words[0]);
     for (int i = 0; i < seen.native_count; i++) kept->native[i] = seen.native[i];
 }
 
@@ -41,9 +41,9 @@ static bool is_same(const struct leakline_origin *expected) {
 
 __attribute__((noinline)) static void walk_here_now(void) {
     struct leakline_registers caller = LEAKLINE_CALLER;
-    static struct leakline_walked walked;
+    static uint16_t noted[LEAKLINE_PATH_WORDS];
     static struct leakline_origin expected;
-    seen.walked = &walked;
+    seen.path = noted;
     leakline_unwind(&caller, &seen);
     if (kept->path.word_count == 0) {
         keep();

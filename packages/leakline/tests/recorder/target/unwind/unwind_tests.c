@@ -1,7 +1,6 @@
 /* Runs the tests of the native walk: `unwind_tests [how long]`. */
 #include "unwind_tests.h"
 
-#include "unwind_known.h"
 #include "unwind_libraries.h"
 #include "unwind_path.h"
 
@@ -31,7 +30,8 @@ static bool is_along(const struct leakline_registers *caller, struct leakline_or
 
 static void keep_path(void) {
     struct kept *place = &kept[turn++ % PATHS];
-    place->path.word_count = leakline_path_of(&seen, place->words);
+    place->path.word_count = seen.path_words;
+    memcpy(place->words, seen.path, seen.path_words * sizeof place->words[0]);
     place->path.native_count = seen.native_count;
     place->path.generation = seen.generation;
     place->path.native = place->native;
@@ -42,9 +42,9 @@ static void keep_path(void) {
 __attribute__((noinline)) void walk_here(void) {
     struct leakline_registers caller = LEAKLINE_CALLER;
     static __thread struct leakline_origin expected;
-    static __thread struct leakline_walked walked;
+    static __thread uint16_t noted[LEAKLINE_PATH_WORDS];
     bool is_expected = is_along(&caller, &expected);
-    seen.walked = &walked;
+    seen.path = noted;
     leakline_unwind(&caller, &seen);
     if (!is_expected) {
         keep_path();
