@@ -185,7 +185,8 @@ class Server:
         await self._drained.wait()
 
     async def close(self, *, drain_s: float | None = None) -> None:
-        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes.
+        """Leaves the registry, finishes what runs (for `drain_s` at most), answers what is left, closes: its
+        address is free again.
 
         Idempotent: every caller waits for the same end. Bounded. Cancelling it shortens the wait, no more. Nothing
         happens in a forked child.
@@ -357,6 +358,7 @@ class Server:
 
     def _give_back(self) -> None:
         self._release_session()
+        self._stream.owned.wait_unbound(runtime.patience_s() / 2)  # whoever comes next finds the address free
         runtime.release(self._runtime)
 
     def _release_session(self) -> None:

@@ -203,7 +203,7 @@ class Broker:
             self._send([(owner[0], wire.DrainRequested(owner[1]))])
 
     async def close(self) -> None:
-        """Says goodbye to every session, ends the relays, and closes. Idempotent; bounded."""
+        """Says goodbye to every session, ends the relays, closes; its address is free then. Idempotent; bounded."""
         if self._closed or self._runtime.pid != os.getpid():
             return
         self._send(self.sessions.shutdown())
@@ -247,6 +247,7 @@ class Broker:
         if self._zookeeper is not None:
             self._zookeeper.give_back()
         self._relays.close()
+        self._stream.owned.wait_unbound(runtime.patience_s() / 2)  # whoever comes next finds the address free
         runtime.release(self._runtime)
 
     # --- relays

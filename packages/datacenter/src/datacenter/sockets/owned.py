@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import threading
+import time
 import warnings
 from dataclasses import dataclass
 from types import TracebackType
@@ -84,6 +86,7 @@ class OwnedSocket:
         self._closing = threading.Lock()
         self._closed = False
         self._bound: list[str] = []
+        self._listeners: list[tuple[int, int]] = []  # number and inode of what listens over TCP
         self._connected: dict[str, str] = {}
 
     # --- looking at it
@@ -178,8 +181,10 @@ class OwnedSocket:
         number = listening_socket.make(address, int(self._raw.getsockopt(zmq.BACKLOG)), self._ledger)
         try:
             guard.watch(number)
+            inode = os.fstat(number).st_ino
             self._raw.setsockopt(zmq.USE_FD, number)
             self._raw.bind(address.text)  # it is libzmq's from here on
+            self._listeners.append((number, inode))
         except BaseException:
             self._ledger.close_number(number)
             raise
@@ -297,6 +302,20 @@ class OwnedSocket:
         _close_parts(self._hub, self._reader, self._raw, self._ledger, self._account, self.generation)
         self._context.closed_one(self.generation, self._bound)
 
+    def wait_unbound(self, deadline_s: float) -> bool:
+        """After close() or unbind(): waits until its TCP ports are free to be bound again; False if one is not in time.
+
+        libzmq closes what listens in its I/O thread, after its reaper has told it to: on a busy machine long after
+        close() has returned. Any thread; a forked child has nothing to wait for.
+        """
+        end, pause_s = time.monotonic() + deadline_s, 0.0002
+        while not fork.ended(self._epoch) and any(_is_open(*listener) for listener in self._listeners):
+            if time.monotonic() >= end:
+                return False
+            time.sleep(pause_s)
+            pause_s = min(pause_s * 2, 0.02)
+        return True
+
     def abandon(self) -> None:
         """Leave it open for ever, because a thread that does not answer may be inside it (called by SocketContext at
         exit).
@@ -324,6 +343,13 @@ class OwnedSocket:
             # A finaliser may run inside any lock of any thread, so the hub's thread does the closing.
             self._hub.adopt(lambda: _close_parts(*parts))
             self._context.closed_one(self.generation, self._bound)
+
+
+def _is_open(number: int, inode: int) -> bool:
+    try:
+        return os.fstat(number).st_ino == inode
+    except OSError:
+        return False
 
 
 def _close_parts(
