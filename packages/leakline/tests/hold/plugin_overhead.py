@@ -1,9 +1,12 @@
-"""`make hold-plugin`: what `pytest --leakline` costs on real suites, interleaved with plain runs of them.
+"""`make hold-plugin`: what `pytest --leakline` costs on real suites, beside plain runs of them.
 
 A suite whose tests open and close descriptors all the time (CPython's own), one of many tests that take no time (rules
 and reports), and one of real ZeroMQ sockets and their threads (datacenter's, without those that wait for minutes). The
-processor time of the whole run with its children decides, as it hardly depends on what else the machine does; the wall
-time is shown beside it.
+processor time of the whole run with its children decides.
+
+A processor's speed changes by a third within seconds here, so that runs one after the other say nothing about 5 %. The
+two runs of a pair share one processor at the same time: the kernel gives each a few milliseconds in turn, and both see
+the same speed. How well that works is told by pairs of two plain runs (the column "the same twice").
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ import statistics
 import subprocess
 import sys
 import sysconfig
-import time
+import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 ROOT = Path(__file__).parents[4]
 CPYTHON = Path(sysconfig.get_path("stdlib")) / "test"
@@ -40,50 +43,67 @@ SUITES = {
 }
 LIMIT = 1.05
 ROUNDS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-UNEVEN = {"datacenter: sockets": 3}  # times as many rounds: threads that wait for each other take now more, now less
 
 
 class Run(NamedTuple):
-    """One run of a suite: seconds, and how many tests it had and how many leaked."""
+    """One run of a suite: seconds of processor time, and how many tests it had and how many leaked."""
 
     cpu_s: float
-    wall_s: float
     tests: int
     leaks: int
 
 
-def run(paths: list[Path], *words: str) -> Run:
-    """Runs a suite in one process."""
+def start(paths: list[Path], words: tuple[str, ...], processor: int, output: IO[bytes]) -> int:
+    """The pid of a suite's run, in one process on one processor."""
     plain = ["-q", "-p", "no:randomly", "--hypothesis-seed=0", "-p", "no:cacheprovider", "-W", "ignore"]
-    command = [sys.executable, "-m", "pytest", *plain, *words]
-    before, began = os.times(), time.monotonic()
-    ran = subprocess.run([*command, *map(str, paths)], cwd=ROOT, capture_output=True, text=True)
-    after = os.times()
-    found = re.search(r"(\d+) passed", ran.stdout)
-    if found is None or ran.returncode not in (0, 1):
-        sys.exit(f"{' '.join(command)}: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
-    cpu = after.children_user - before.children_user + after.children_system - before.children_system
-    return Run(cpu, time.monotonic() - began, int(found[1]), ran.stdout.count("\nLEAK "))
+    command = ["taskset", "-c", str(processor), sys.executable, "-m", "pytest", *plain, *words]
+    return subprocess.Popen([*command, *map(str, paths)], cwd=ROOT, stdout=output, stderr=output).pid
+
+
+def end(pid: int, output: IO[bytes]) -> Run:
+    """Waits for it."""
+    _, status, used = os.wait4(pid, 0)
+    output.seek(0)
+    said = output.read().decode(errors="replace")
+    found = re.search(r"(\d+) passed", said)
+    if found is None or os.waitstatus_to_exitcode(status) not in (0, 1):
+        sys.exit(f"a run ended with {os.waitstatus_to_exitcode(status)}: {said[-4000:]}")
+    return Run(used.ru_utime + used.ru_stime, int(found[1]), said.count("\nLEAK "))
+
+
+def pair(paths: list[Path], words: tuple[str, ...], number: int) -> tuple[Run, Run]:
+    """A plain run, and one with `words`, at the same time on the same processor."""
+    processors = sorted(os.sched_getaffinity(0))
+    processor = processors[number % len(processors)]
+    with tempfile.TemporaryFile() as first, tempfile.TemporaryFile() as second:
+        if number % 4 < 2:
+            plain, other = (start(paths, (), processor, first), start(paths, words, processor, second))
+        else:
+            other, plain = (start(paths, words, processor, second), start(paths, (), processor, first))
+        return end(plain, first), end(other, second)
+
+
+def median(pairs: list[tuple[Run, Run]]) -> float:
+    return statistics.median(other.cpu_s / plain.cpu_s for plain, other in pairs)
 
 
 def main() -> None:
     over = []
-    print(f"{'suite':34} {'tests':>6} {'plain':>8} {'--leakline':>11} {'processor':>10} {'wall':>6} {'leaks':>6}")
+    titles = f"{'plain':>8} {'--leakline':>11} {'ratio':>7} {'of pairs':>13} {'the same twice':>15} {'leaks':>6}"
+    print(f"{'suite':34} {'tests':>6} {titles}")
     for name, paths in SUITES.items():
-        run(paths)  # compiles the sources
-        pairs = []
-        for number in range(ROUNDS * UNEVEN.get(name, 1)):
-            order = ((), ("--leakline",)) if number % 2 else (("--leakline",), ())
-            first, second = (run(paths, *words) for words in order)
-            pairs.append((first, second) if number % 2 else (second, first))
-        cpu = statistics.median(watched.cpu_s / plain.cpu_s for plain, watched in pairs)
-        wall = statistics.median(watched.wall_s / plain.wall_s for plain, watched in pairs)
-        plain_s = statistics.median(plain.cpu_s for plain, _ in pairs)
-        watched_s = statistics.median(watched.cpu_s for _, watched in pairs)
-        last = pairs[-1][1]
-        seconds = f"{plain_s:>6.2f} s {watched_s:>9.2f} s"
-        print(f"{name:34} {last.tests:>6} {seconds} {cpu:>10.3f} {wall:>6.2f} {last.leaks:>6}", flush=True)
-        if cpu > LIMIT:
+        pair(paths, (), 0)  # compiles the sources
+        watched, twice = [], []
+        for number in range(ROUNDS):
+            watched.append(pair(paths, ("--leakline",), number))
+            twice.append(pair(paths, (), number))
+        ratios = [other.cpu_s / plain.cpu_s for plain, other in watched]
+        seconds = [statistics.median(each[which].cpu_s for each in watched) for which in (0, 1)]
+        last = watched[-1][1]
+        spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+        figures = f"{seconds[0]:>6.2f} s {seconds[1]:>9.2f} s {median(watched):>7.3f} {spread:>13}"
+        print(f"{name:34} {last.tests:>6} {figures} {median(twice):>15.3f} {last.leaks:>6}", flush=True)
+        if median(watched) > LIMIT:
             over.append(name)
     if over:
         sys.exit(f"costs more than {LIMIT - 1:.0%}: {', '.join(over)}")
