@@ -53,21 +53,22 @@ class Run(NamedTuple):
     leaks: int
 
 
-def start(paths: list[Path], words: tuple[str, ...], processor: int, output: IO[bytes]) -> int:
-    """The pid of a suite's run, in one process on one processor."""
+def start(paths: list[Path], words: tuple[str, ...], processor: int, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    """A suite's run, in one process on one processor."""
     plain = ["-q", "-p", "no:randomly", "--hypothesis-seed=0", "-p", "no:cacheprovider", "-W", "ignore"]
     command = ["taskset", "-c", str(processor), sys.executable, "-m", "pytest", *plain, *words]
-    return subprocess.Popen([*command, *map(str, paths)], cwd=ROOT, stdout=output, stderr=output).pid
+    return subprocess.Popen([*command, *map(str, paths)], cwd=ROOT, stdout=output, stderr=output)
 
 
-def end(pid: int, output: IO[bytes]) -> Run:
+def end(suite: subprocess.Popen[bytes], output: IO[bytes]) -> Run:
     """Waits for it."""
-    _, status, used = os.wait4(pid, 0)
+    _, status, used = os.wait4(suite.pid, 0)
+    suite.returncode = os.waitstatus_to_exitcode(status)
     output.seek(0)
     said = output.read().decode(errors="replace")
     found = re.search(r"(\d+) passed", said)
-    if found is None or os.waitstatus_to_exitcode(status) not in (0, 1):
-        sys.exit(f"a run ended with {os.waitstatus_to_exitcode(status)}: {said[-4000:]}")
+    if found is None or suite.returncode not in (0, 1):
+        sys.exit(f"a run ended with {suite.returncode}: {said[-4000:]}")
     return Run(used.ru_utime + used.ru_stime, int(found[1]), said.count("\nLEAK "))
 
 

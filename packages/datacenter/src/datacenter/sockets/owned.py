@@ -303,11 +303,14 @@ class OwnedSocket:
         self._context.closed_one(self.generation, self._bound)
 
     def wait_unbound(self, deadline_s: float) -> bool:
-        """After close() or unbind(): waits until its TCP ports are free to be bound again; False if one is not in time.
+        """After close(): waits until its TCP ports are free to be bound again; False if one is not in time. Before it,
+        False at once: at the exit a socket whose thread does not answer stays open.
 
         libzmq closes what listens in its I/O thread, after its reaper has told it to: on a busy machine long after
         close() has returned. Any thread; a forked child has nothing to wait for.
         """
+        if not self._closed:
+            return False
         end, pause_s = time.monotonic() + deadline_s, 0.0002
         while not fork.ended(self._epoch) and any(_is_open(*listener) for listener in self._listeners):
             if time.monotonic() >= end:
