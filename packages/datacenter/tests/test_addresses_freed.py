@@ -20,11 +20,19 @@ from datacenter import Broker, Server, Service
 ROUNDS = 5
 
 
+def name_of(task: Path) -> str:
+    """A thread's name; "" if it has ended since it was listed, as those that close something do."""
+    try:
+        return (task / "comm").read_text().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 @contextlib.contextmanager
 def slow_threads(name: str) -> Iterator[None]:
     """The threads of this process with that name share one processor with a busy process, at the lowest weight."""
     processor = min(os.sched_getaffinity(0))
-    slowed = [task for task in Path("/proc/self/task").iterdir() if (task / "comm").read_text().strip() == name]
+    slowed = [task for task in Path("/proc/self/task").iterdir() if name_of(task) == name]
     assert slowed, "libzmq's threads are known by this name"
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         os.sched_setaffinity(busy.pid, {processor})
