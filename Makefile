@@ -169,7 +169,7 @@ bench-prefork: $(STAMP) ## two workers beside one, on two processors, calls that
 	@$(BIN)/python -m bench.prefork
 
 .PHONY: hold-plugin
-hold-plugin: $(STAMP) native ## what `pytest --leakline` costs on real suites, each beside a plain run on one processor: 5 % of its processor time at most (8 min)
+hold-plugin: $(STAMP) native ## what `pytest --leakline` costs on real suites, each beside a plain run on one processor: 5 % of its processor time at most (25 min)
 	@$(BIN)/python packages/leakline/tests/hold/plugin_overhead.py
 
 .PHONY: hold-recorder

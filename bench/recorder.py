@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from leakline.recorder import launch
+from leakline.recorder.target_library import LIBRARY
 
 PROGRAMS = Path(__file__).parent / "recorder_programs"
 PATHS = 6**6  # call paths of the generated program
@@ -196,7 +196,7 @@ def main() -> None:
     install(sorted({tool.needs for tool in tools if not tool.python_only and not usable(tool)}))
     left_out = [tool.name for tool in tools if not usable(tool)]
     tools = [tool for tool in tools if tool.name not in left_out]
-    if not launch.LIBRARY.is_file():
+    if not LIBRARY.is_file():
         sys.exit("bench.recorder: the recorder is not built: make native")
     compared = [tool for tool in tools if tool.name in ("plain", "leakline")]
     figures: dict[tuple[str, str], list[Cost]] = {}

@@ -13,7 +13,8 @@ from leakline import proc
 from leakline.errors import LeaklineError, UsageError
 from leakline.facts import Snapshot
 from leakline.observe import Observation, Report, looks, positive
-from leakline.own_process.leaks import GRACE_S, Describer, Leak, left_open
+from leakline.own_process.leaks import Describer, Leak
+from leakline.own_process.left_open import GRACE_S, left_open
 from leakline.own_process.looks import look
 from leakline.own_process.recorder import OwnRecorder, let_go, own_recorder
 

@@ -138,6 +138,26 @@ def test_not_asked_for_it_is_not_there(tmp_path: Path) -> None:
     assert loaded == "['leakline.pytest_plugin']\n"
 
 
+def test_a_run_without_a_leak_does_not_pay_for_naming_one(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import pathlib, sys\ndef pytest_unconfigure():\n    pathlib.Path('loaded').write_text(' '.join(sys.modules))\n"
+    )
+    heavy = {
+        "msgspec",
+        "leakline.facts",
+        "leakline.proc",
+        "leakline.recorder.recording_file",
+        "leakline.own_process.leaks",
+    }
+
+    def loaded(name: str) -> set[str]:
+        run(tmp_path, "--leakline", f"{SUITE.name}::{name}")
+        return set((tmp_path / "loaded").read_text().split())
+
+    assert loaded("test_closes") & heavy == set()
+    assert loaded("test_leaks_kept") >= heavy
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -15,11 +15,11 @@ from leakline.commands.files import check_folder, write_page
 from leakline.errors import LeaklineError, UsageError
 from leakline.facts import Snapshot
 from leakline.observe import report_of
+from leakline.recorder.process_identity import start_time_ticks
 from leakline.recorder.recorded import recorded
 from leakline.recorder.recording import Recording
 from leakline.recorder.recording_file import read_recording
 from leakline.recorder.recording_place import recordings_folder
-from leakline.recorder.table_file import start_time_ticks
 from leakline.reports import json_report, terminal
 from leakline.reports.style import style_of, write
 

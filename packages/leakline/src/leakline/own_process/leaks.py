@@ -1,22 +1,23 @@
-"""What was left open since a moment: waits a little for what is closed late, then names kind, peer and line of each."""
+"""What a descriptor that was left open is: its kind, its peer, the line that opened it, the object that keeps it.
+
+Imported where something was left open: it takes what draws, names and describes.
+"""
 
 from __future__ import annotations
 
-import gc
 import os
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 import msgspec
 
+from leakline import proc
 from leakline.errors import LeaklineError
 from leakline.facts import Descriptor, Frame, PythonHolder
-from leakline.own_process.looks import Look, appeared, look
+from leakline.own_process.inside import held
 from leakline.own_process.recorder import OwnRecorder
-
-GRACE_S = 0.5  # threads (an event loop's, libzmq's reaper) close a little later what they were told to close
-_PAUSES_S = (0.0005, 0.02)  # between two looks: the first, and the longest
+from leakline.recorder.headline import headline_index
+from leakline.rules.grouping import peer_of
 
 
 class Leak(msgspec.Struct, frozen=True):
@@ -33,30 +34,6 @@ class Leak(msgspec.Struct, frozen=True):
     holder: PythonHolder | None = None
 
 
-Candidates = Callable[[Look], Collection[int]]
-
-
-def left_open(before: Look, recorder: OwnRecorder | None, grace_s: float, which: Candidates | None = None) -> set[int]:
-    """Numbers that were opened since `before` and are still open after a collection of garbage and `grace_s` seconds.
-
-    `which` says of a look what is to count; None: all that appeared. Returns at once when nothing is left.
-    """
-
-    def left() -> set[int]:
-        now = look(recorder)
-        return set(appeared(before.open, now.open) if which is None else which(now))
-
-    found = left()
-    if not found:
-        return found
-    gc.collect()
-    until, pause = time.monotonic() + grace_s, _PAUSES_S[0]
-    while (found := left()) and (left_s := until - time.monotonic()) > 0:
-        time.sleep(min(pause, left_s))
-        pause = min(2 * pause, _PAUSES_S[1])
-    return found
-
-
 class Describer:
     """Says what descriptors of this process are, and which line opened each. Not thread-safe.
 
@@ -69,10 +46,6 @@ class Describer:
 
     def leaks(self, numbers: Collection[int], known: Mapping[int, str] | None = None) -> tuple[Leak, ...]:
         """What these are, lowest number first; what was closed meanwhile is left out. `known` as in `inside.held`."""
-        # Where nothing is left open, nothing of this is needed.
-        from leakline import proc
-        from leakline.own_process.inside import held
-
         told, _ = held(numbers, known)  # first, as naming lines makes many objects
         holders = {each["number"]: msgspec.convert(each, PythonHolder) for each in told if each["state"] != "unknown"}
         snapshot = proc.snapshot(os.getpid(), threads=False, libraries=False)
@@ -84,9 +57,6 @@ class Describer:
         )
 
     def _leak(self, descriptor: Descriptor, frames: tuple[Frame, ...], holder: PythonHolder | None) -> Leak:
-        from leakline.recorder.headline import headline_index
-        from leakline.rules.grouping import peer_of
-
         at = headline_index(frames) if frames else 0
         return Leak(descriptor.number, descriptor.kind, peer_of(descriptor), frames, at, holder)
 

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 from leakline.errors import LeaklineError
 from leakline.recorder.errors import LibraryMissingError, RecorderError
-from leakline.recorder.launch import LIBRARY
 from leakline.recorder.recording_layout import COUNTS_AT, HEADER_SIZE, SLOT, Header
 from leakline.recorder.recording_place import find_recording, recording_path, recordings_folder
+from leakline.recorder.target_library import LIBRARY
 
 _COUNTS = struct.Struct("=32x3Q")  # the generation, marked and closed: recording_layout.h
 _MAP_SHARED, _PROT_READ = 1, 1

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
 from leakline.errors import LeaklineError
-from leakline.own_process.leaks import GRACE_S, Describer, Leak, left_open
+from leakline.own_process.left_open import GRACE_S, left_open
 from leakline.own_process.looks import Look, appeared, grown, look, unmoved
 from leakline.own_process.recorder import OwnRecorder, let_go, own_recorder
 from leakline.pytest_plugin.fixtures import Fixtures, Owned
 from leakline.pytest_plugin.judgement import Allowed, Judge, without_runner
 from leakline.pytest_plugin.marks import marked
-from leakline.pytest_plugin.result import Left, Tally, report_of
+from leakline.pytest_plugin.tally import Tally
+
+if TYPE_CHECKING:  # loaded where a test leaves something open
+    from leakline.own_process.leaks import Describer, Leak
+    from leakline.pytest_plugin.result import Left
 
 FIRST_S = 0.1  # waited before anything is named, which takes longer than most late closes
 
@@ -37,7 +40,7 @@ class Guard:
         self._lines = not config.getoption("--leakline-no-lines")
         self._allowed: list[Allowed] = list(config.getini("leakline_allow"))
         self._recorder: OwnRecorder | None = None
-        self._describer = Describer(None)
+        self._describer: Describer | None = None
         self._judge_of = Judge(())
         self._fixtures = Fixtures()
         self._item: pytest.Item | None = None
@@ -55,7 +58,7 @@ class Guard:
             return (yield)
         finally:
             if hasattr(session.config, "workeroutput"):
-                session.config.workeroutput["leakline"] = msgspec.to_builtins(self.tally)
+                session.config.workeroutput["leakline"] = vars(self.tally)
             recorder, self._recorder = self._recorder, None
             if recorder is not None:
                 let_go(recorder)
@@ -66,7 +69,6 @@ class Guard:
             self.tally.unrecorded = "" if self._lines else "not recorded (--leakline-no-lines)"
         except (LeaklineError, OSError) as error:
             self.tally.unrecorded = error.message if isinstance(error, LeaklineError) else str(error)
-        self._describer = Describer(self._recorder)
 
     @pytest.hookimpl
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -130,6 +132,8 @@ class Guard:
             return
         left = self._left(item, before, ended)
         if left:
+            from leakline.pytest_plugin.result import report_of
+
             item.ihook.pytest_runtest_logreport(report=report_of(item, left, self.tally.unrecorded))
 
     def _left(self, item: pytest.Item, before: Look, ended: dict[str, Owned]) -> list[Left]:
@@ -154,10 +158,18 @@ class Guard:
         for leak in leaks:
             if leak.number in numbers:
                 groups.setdefault(opened_by.get(leak.number, ""), []).append(leak)
+        if not groups:
+            return []
+        from leakline.pytest_plugin.result import Left
+
         return [Left(tuple(found), name) for name, found in groups.items()]
 
     def _leaks(self, item: pytest.Item, numbers: set[int]) -> list[Leak]:
         """Those that are none of a cache, of a fixture, of an import, nor allowed."""
+        if self._describer is None:
+            from leakline.own_process.leaks import Describer
+
+            self._describer = Describer(self._recorder)
         allowed = [*self._allowed, *marked(item)]
         decided = self._judge_of.verdicts(self._describer.leaks(numbers, self._fixtures.values()), allowed)
         for _, verdict in decided:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-import msgspec
+if TYPE_CHECKING:
+    from leakline.facts import Frame
+    from leakline.own_process.leaks import Leak
 
-from leakline.facts import Frame
-from leakline.own_process.leaks import Leak
-
-Allowed = str | Callable[[Leak], object]
+Allowed: TypeAlias = "str | Callable[[Leak], object]"
 Verdict = Literal["leak", "allowed", "import", "cache", "fixture"]
 FIXTURE = "the value of fixture "  # begins the end of a chain that leads to a fixture of a wider scope
 
@@ -61,7 +60,11 @@ def _alone(leak: Leak, allowed: list[Allowed]) -> Verdict:
 def without_runner(leak: Leak) -> Leak:
     """Without the frames of pytest that called the test: they are always the same."""
     end = next((at for at, frame in enumerate(leak.frames) if at > leak.headline and "/_pytest/" in frame.file), None)
-    return leak if end is None else msgspec.structs.replace(leak, frames=leak.frames[:end])
+    if end is None:
+        return leak
+    from msgspec.structs import replace  # a run without a leak does without it
+
+    return replace(leak, frames=leak.frames[:end])
 
 
 def opened_by_import(frames: Iterable[Frame]) -> bool:

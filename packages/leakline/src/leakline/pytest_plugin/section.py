@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from leakline.pytest_plugin.result import Tally, left_of
+from leakline.pytest_plugin.tally import Tally
 
 
 class Section:
@@ -19,7 +18,7 @@ class Section:
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
         """A leak is a failure of its own kind: L among the dots."""
-        if left_of(report) is None:
+        if not is_ours(report):
             return None
         return "failed", "L", ("LEAK", {"red": True})
 
@@ -28,14 +27,16 @@ class Section:
         """A worker of xdist has ended, and says what it looked at."""
         output = getattr(node, "workeroutput", {})
         if "leakline" in output:
-            self._tallies.append(msgspec.convert(output["leakline"], Tally))
+            self._tallies.append(Tally.received(output["leakline"]))
 
     @pytest.hookimpl
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
         """Each test's descriptors, then how much was looked at."""
         guard = config.pluginmanager.get_plugin("leakline-guard")
-        tally = total([*self._tallies, guard.tally] if guard is not None else self._tallies)
-        reports = [report for report in terminalreporter.getreports("failed") if left_of(report) is not None]
+        tally = Tally()
+        for each in self._tallies if guard is None else [*self._tallies, guard.tally]:
+            tally.add(each)
+        reports = [report for report in terminalreporter.getreports("failed") if is_ours(report)]
         if reports:
             _write(terminalreporter, reports)
         if reports or terminalreporter.verbosity > 0 or tally.unrecorded:
@@ -44,6 +45,7 @@ class Section:
 
 def _write(terminal: pytest.TerminalReporter, reports: list[Any]) -> None:
     # What draws is imported where something is drawn.
+    from leakline.pytest_plugin.result import left_of
     from leakline.reports.left_open import lines_of
     from leakline.reports.style import NARROWEST, WIDEST, Style
 
@@ -52,7 +54,7 @@ def _write(terminal: pytest.TerminalReporter, reports: list[Any]) -> None:
     style = Style(width=width, colours=writer.hasmarkup, unicode=_unicode(writer))
     terminal.write_sep("=", "DESCRIPTOR PROBLEMS", red=True, bold=True)
     for report in reports:
-        found, unrecorded = left_of(report) or ([], "")
+        found, unrecorded = left_of(report)
         for left in found:
             by = f"{report.nodeid}, fixture {left.fixture}" if left.fixture else report.nodeid
             terminal.write_sep("_", by, bold=True)
@@ -60,17 +62,9 @@ def _write(terminal: pytest.TerminalReporter, reports: list[Any]) -> None:
                 terminal.write_line(line)
 
 
-def total(tallies: list[Tally]) -> Tally:
-    """What all workers looked at."""
-    return Tally(
-        judged=sum(each.judged for each in tallies),
-        failed=sum(each.failed for each in tallies),
-        by_imports=sum(each.by_imports for each in tallies),
-        cached=sum(each.cached for each in tallies),
-        of_fixtures=sum(each.of_fixtures for each in tallies),
-        allowed=sum(each.allowed for each in tallies),
-        unrecorded=next((each.unrecorded for each in tallies if each.unrecorded), ""),
-    )
+def is_ours(report: Any) -> bool:
+    """Whether `result.report_of` made it."""
+    return getattr(report, "leakline", None) is not None
 
 
 def told(tally: Tally) -> str:

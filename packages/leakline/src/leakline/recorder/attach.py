@@ -18,13 +18,13 @@ from leakline.proc.folders import open_folder
 from leakline.recorder import by_python, gdb, ptrace
 from leakline.recorder.attachable import LAUNCH, AttachError, Target, examine, refused
 from leakline.recorder.exports import Exports
+from leakline.recorder.process_identity import start_time_ticks
 from leakline.recorder.ptrace import Called, Loaded, Status
 from leakline.recorder.recording import Recording
 from leakline.recorder.recording_file import read_recording
 from leakline.recorder.recording_place import find_recording, recording_path, recordings_folder
-from leakline.recorder.table_file import start_time_ticks
+from leakline.recorder.target_library import LIBRARY
 
-RECORDER = Path(__file__).parent / "target" / "libleakline_recorder.so"
 _BEGIN, _END = "leakline_recorder_attach", "leakline_recorder_detach"
 _SHORT_S = 0.3  # to wait for a safe place where there was none before
 _PLACES = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # of a process that does not see our files
@@ -136,7 +136,7 @@ def _path_for(target: Target) -> str | None:
 
 def _recorder_in(target: Target) -> Loaded | None:
     """The recorder, if the process has it loaded: by an earlier attachment, or launched and inactive."""
-    return next(iter(ptrace.named(ptrace.loaded(target.pid), RECORDER.name)), None)
+    return next(iter(ptrace.named(ptrace.loaded(target.pid), LIBRARY.name)), None)
 
 
 def _call(
@@ -181,11 +181,11 @@ def _run(
 
 def _load(target: Target, path: str | None) -> Called:
     """Loads the recorder from where the target sees it, else from a copy made for it, which is gone afterwards."""
-    if not RECORDER.exists():
+    if not LIBRARY.exists():
         raise AttachError("the recorder's library is not there", "install a C compiler and leakline again")
     called = None
     if _sees(target):
-        called = _open(target, str(RECORDER), path)
+        called = _open(target, str(LIBRARY), path)
         if called.status is not Status.NOT_LOADED:
             return _checked(target, called)
     for place in _PLACES:
@@ -207,7 +207,7 @@ def _load(target: Target, path: str | None) -> Called:
 
 
 def _open(target: Target, library: str, path: str | None) -> Called:
-    function = Exports.in_file(RECORDER).symbols([_BEGIN])[_BEGIN]
+    function = Exports.in_file(LIBRARY).symbols([_BEGIN])[_BEGIN]
     return _run(target, function, path, library)
 
 
@@ -236,7 +236,7 @@ def _error(target: Target, called: Called) -> LeaklineError:
 
 def _sees(target: Target) -> bool:
     try:
-        there, here = os.stat(f"/proc/{target.pid}/root{RECORDER}"), RECORDER.stat()
+        there, here = os.stat(f"/proc/{target.pid}/root{LIBRARY}"), LIBRARY.stat()
     except OSError:
         return False
     return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
@@ -261,7 +261,7 @@ class _Copy:
         except OSError:
             os.close(folder)
             return None
-        copy = cls(folder, name, f"{place}/{name}/{RECORDER.name}")
+        copy = cls(folder, name, f"{place}/{name}/{LIBRARY.name}")
         try:
             copy._write()
         except OSError:
@@ -273,8 +273,8 @@ class _Copy:
         inner = os.open(self._name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._folder)
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            with os.fdopen(os.open(RECORDER.name, flags, 0o755, dir_fd=inner), "wb") as file:
-                file.write(RECORDER.read_bytes())
+            with os.fdopen(os.open(LIBRARY.name, flags, 0o755, dir_fd=inner), "wb") as file:
+                file.write(LIBRARY.read_bytes())
                 os.fchmod(file.fileno(), 0o755)  # whatever our umask: the target may be another user
             os.fchmod(inner, 0o755)
         finally:
@@ -283,7 +283,7 @@ class _Copy:
     def remove(self) -> None:
         try:
             with suppress(OSError):
-                os.unlink(f"{self._name}/{RECORDER.name}", dir_fd=self._folder)
+                os.unlink(f"{self._name}/{LIBRARY.name}", dir_fd=self._folder)
             with suppress(OSError):
                 os.rmdir(self._name, dir_fd=self._folder)
         finally:

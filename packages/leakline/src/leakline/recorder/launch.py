@@ -19,8 +19,8 @@ import msgspec
 from leakline.errors import LeaklineError, UsageError
 from leakline.recorder.errors import LibraryMissingError
 from leakline.recorder.recording_place import named_pattern, recording_path, recording_pattern, recordings_folder
+from leakline.recorder.target_library import LIBRARY
 
-LIBRARY = Path(__file__).parent / "target" / "libleakline_recorder.so"
 KEPT_S = 7 * 86400.0  # recordings of ended processes
 
 #: signals that Python ignores, and that a command must find as the shell left them

@@ -15,10 +15,10 @@ from leakline.recorder.headline import headline as headline
 from leakline.recorder.headline import headline_index, joined, largest_first
 from leakline.recorder.merge import SIGNAL_FRAME, Call, Evaluated, evaluates, is_interpreter, merge
 from leakline.recorder.modules import DEBUG_FOLDERS
+from leakline.recorder.process_identity import start_time_ticks
 from leakline.recorder.python_lines import line_of
 from leakline.recorder.recording import PythonFrame, Recording, Stack
 from leakline.recorder.symbols import Symbolizer
-from leakline.recorder.table_file import start_time_ticks
 
 _UNREADABLE = Frame(function="a Python frame that could not be read", file="", line=0, language="python")
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from leakline.recorder.errors import RecordingFormatError
+from leakline.recorder.process_identity import pid_namespace, start_time_ticks
 from leakline.recorder.recording import (
     Code,
     Exhausted,
@@ -36,8 +37,6 @@ from leakline.recorder.recording_layout import (
     Section,
     text_of,
 )
-from leakline.recorder.recording_place import pid_namespace
-from leakline.recorder.table_file import start_time_ticks
 
 HOWS: Final[dict[int, How]] = {
     1: "opened",

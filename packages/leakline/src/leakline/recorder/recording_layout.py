@@ -5,8 +5,6 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-import msgspec
-
 from leakline.recorder.errors import RecordingFormatError
 
 MAGIC: Final = b"LEAKREC1"
@@ -41,12 +39,13 @@ RECORDS = {
 }
 
 
-class Section(msgspec.Struct, frozen=True):
+class Section:
     """Where the records of one sort are: `count` of `size` bytes each (of frames and text: bytes)."""
 
-    offset: int
-    size: int
-    count: int
+    def __init__(self, offset: int, size: int, count: int) -> None:
+        self.offset = offset
+        self.size = size
+        self.count = count
 
 
 class Header:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from leakline.recorder.errors import RecorderError, RecordingFormatError
+from leakline.recorder.process_identity import start_time_ticks
 from leakline.recorder.recording_layout import HEADER_SIZE, LARGEST_FILE, SMALLEST_FILE, Header
-from leakline.recorder.table_file import start_time_ticks
 
 
 def recordings_folder(*, in_memory: bool = False) -> Path:
@@ -54,14 +54,6 @@ def _plain(path: Path) -> str:
 def recording_path(folder: Path, pid: int) -> Path:
     """The recording of a running process."""
     return folder.absolute() / f"{pid}-{start_time_ticks(pid)}.leakline"
-
-
-def pid_namespace(pid: int | str) -> int | None:
-    """The inode of a process's pid namespace."""
-    try:
-        return os.stat(f"/proc/{pid}/ns/pid").st_ino
-    except OSError:
-        return None
 
 
 def find_recording(pid: int) -> Path | None:

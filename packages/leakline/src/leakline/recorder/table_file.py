@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from leakline.recorder.errors import TableFormatError
+from leakline.recorder.process_identity import start_time_ticks
 
 Source = Literal["opened", "accepted", "registered"]
 
@@ -79,15 +80,6 @@ class Table(msgspec.Struct, frozen=True):
     def written_by(self, pid: int) -> bool:
         """Whether process `pid` (of our own namespace) wrote this: same start time, and a pid that it has."""
         return self.start_time_ticks == start_time_ticks(pid) and self.pid in _pids(pid)
-
-
-def start_time_ticks(pid: int) -> int | None:
-    """When a process started (field 22 of /proc/PID/stat), or None if there is none. With the pid: its identity."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[19])
 
 
 def _pids(pid: int) -> list[int]:

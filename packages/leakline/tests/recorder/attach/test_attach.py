@@ -16,9 +16,10 @@ import pytest
 from leakline import proc
 from leakline.errors import LeaklineError, UnsupportedError, UsageError, ZombieError
 from leakline.recorder import ptrace
-from leakline.recorder.attach import RECORDER, attach
+from leakline.recorder.attach import attach
 from leakline.recorder.attachable import AttachError
 from leakline.recorder.origins import origins
+from leakline.recorder.target_library import LIBRARY
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -151,14 +152,14 @@ def test_the_recording_can_be_read_after_the_process_was_killed(run: Start) -> N
 
 
 def test_a_process_that_sees_other_files_gets_a_copy_which_is_gone_afterwards(run: Start) -> None:
-    hidden = f"mount -t tmpfs none {RECORDER.parent} && exec {sys.executable} -c '{LEAK}'"
+    hidden = f"mount -t tmpfs none {LIBRARY.parent} && exec {sys.executable} -c '{LEAK}'"
     process = run("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", hidden)
-    assert not Path(f"/proc/{process.pid}/root{RECORDER}").exists()
+    assert not Path(f"/proc/{process.pid}/root{LIBRARY}").exists()
     with attach(process.pid) as attached:
         (number,) = ask(process, "")
         assert number in {slot.number for slot in attached.recording().slots}
-    assert [one.path for one in ptrace.named(ptrace.loaded(process.pid), RECORDER.name)] != []
-    assert not list(Path(f"/proc/{process.pid}/root/tmp").glob(f"leakline-*/{RECORDER.name}"))
+    assert [one.path for one in ptrace.named(ptrace.loaded(process.pid), LIBRARY.name)] != []
+    assert not list(Path(f"/proc/{process.pid}/root/tmp").glob(f"leakline-*/{LIBRARY.name}"))
 
 
 def test_a_seccomp_filter_does_not_see_the_calls(run: Start) -> None:
