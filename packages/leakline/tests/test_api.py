@@ -209,3 +209,20 @@ def test_another_process_is_looked_at(targets: Any) -> None:
     assert seen.pid == target.pid
     assert seen.counts().keys() >= {"pipe"}
     assert leakline.diagnose(target.pid, 0.2).pid == target.pid
+
+
+def test_the_last_descriptor_is_told_too() -> None:
+    """Where the hard limit allows no more either: kinds and numbers then, and no line."""
+    program = (
+        "import os, resource, leakline\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n"
+        "try:\n"
+        "    with leakline.no_leak():\n"
+        "        try:\n"
+        "            while True: os.open('/dev/null', 0)\n"
+        "        except OSError: pass\n"
+        "except leakline.DescriptorLeakError as error:\n"
+        "    print(len(error.leaks), {leak.kind for leak in error.leaks})\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"3\d \{'device'\}\n", ran.stdout), ran.stdout + ran.stderr

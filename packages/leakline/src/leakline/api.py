@@ -17,6 +17,7 @@ from leakline.own_process.leaks import Describer, Leak
 from leakline.own_process.left_open import GRACE_S, left_open
 from leakline.own_process.looks import look
 from leakline.own_process.recorder import OwnRecorder, let_go, own_recorder
+from leakline.own_process.room import room
 
 
 class DescriptorLeakError(LeaklineError):
@@ -93,10 +94,11 @@ def no_leak(*, grace_s: float = GRACE_S, record: bool = True) -> Iterator[None]:
         yield
         if os.getpid() != pid:
             return
-        numbers = left_open(before, recorder, grace_s)
-        leaks = Describer(recorder).leaks(numbers) if numbers else ()
-        if leaks:
-            raise _leaked(leaks, unrecorded)
+        with room():
+            numbers = left_open(before, recorder, grace_s)
+            leaks = Describer(recorder).leaks(numbers) if numbers else ()
+            if leaks:
+                raise _leaked(leaks, unrecorded)
     finally:
         if recorder is not None:
             let_go(recorder)
@@ -113,10 +115,13 @@ def _recorder() -> tuple[OwnRecorder | None, str]:
 
 def _leaked(leaks: tuple[Leak, ...], unrecorded: str) -> DescriptorLeakError:
     # Reports take rich text and styles: only for who needs them.
-    from leakline.reports.left_open import lines_of
-    from leakline.reports.style import Style
+    try:
+        from leakline.reports.left_open import lines_of
+        from leakline.reports.style import Style
 
-    told = "\n".join(f"  {line}" for line in lines_of(leaks, Style(width=98), unrecorded))
+        told = "\n".join(f"  {line}" for line in lines_of(leaks, Style(width=98), unrecorded))
+    except OSError:  # no descriptor left to import it with, and the hard limit allows no more
+        told = "\n".join(f"  {leak.number}: {leak.kind} {leak.peer}" for leak in leaks)
     many = "1 descriptor was" if len(leaks) == 1 else f"{len(leaks)} descriptors were"
     return DescriptorLeakError(
         f"{many} left open:\n{told}", "close each on every path: `with`, try/finally, or an owner object", leaks

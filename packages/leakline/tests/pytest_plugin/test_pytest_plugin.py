@@ -189,3 +189,106 @@ def test_the_plugin_of_an_outer_run_is_shared(tmp_path: Path) -> None:
     ran = run(tmp_path, "--leakline", "-q", inner.name)
     assert "1 failed, 2 passed" in ran.stdout, ran.stdout
     assert "test_inner.py:8" in ran.stdout
+
+
+def run_suite(folder: Path, suite: str, *words: str, limits: str = "") -> subprocess.CompletedProcess[str]:
+    """Runs a suite of a few lines under --leakline, in a shell that sets limits before."""
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "test_it.py").write_text(suite)
+    command = f"{limits}exec {sys.executable} -m pytest -q -p no:randomly -p no:cacheprovider -W ignore --leakline "
+    return subprocess.run(
+        ["/bin/bash", "-c", command + " ".join(words)], cwd=folder, capture_output=True, text=True, timeout=540
+    )
+
+
+def test_a_fixture_that_closes_nothing_is_named(tmp_path: Path) -> None:
+    """Its last test opens nothing, and its end closes nothing: nothing moves, and it leaks all the same."""
+    ran = run_suite(
+        tmp_path,
+        "import os, pytest\n"
+        "@pytest.fixture(scope='class')\n"
+        "def of_class():\n"
+        "    os.open('/dev/null', 0); yield 1\n"
+        "@pytest.fixture(scope='module')\n"
+        "def of_module():\n"
+        "    os.open('/dev/zero', 0); yield 1\n"
+        "class TestIt:\n"
+        "    def test_1(self, of_class): pass\n"
+        "    def test_2(self, of_class): pass\n"
+        "def test_3(of_module): pass\n"
+        "def test_4(): pass\n",
+    )
+    assert "TestIt::test_2 - left open by fixture of_class (class)" in ran.stdout, ran.stdout
+    assert "test_4 - left open by fixture of_module (module)" in ran.stdout, ran.stdout
+    assert "2 failed, 4 passed" in ran.stdout
+
+
+FILLS = """
+import os
+def test_fills():
+    try:
+        while True:
+            os.open('/dev/null', 0)
+    except OSError:
+        pass
+def test_leaks_nothing(): pass
+def test_gives_back():
+    os.closerange(30, 64)
+def test_leaks():
+    os.eventfd(0)
+"""
+
+
+@pytest.mark.parametrize(("limits", "named"), [("ulimit -S -n 64; ", True), ("ulimit -n 64; ", False)])
+def test_the_last_descriptor_is_told_too(tmp_path: Path, limits: str, named: bool) -> None:
+    ran = run_suite(tmp_path, FILLS, limits=limits)
+    assert "INTERNALERROR" not in ran.stdout, ran.stdout
+    assert re.search(r"test_fills - left open: \d+ (device|path)", ran.stdout), ran.stdout
+    assert ("opened by test_fills (test_it.py:6)" in " ".join(ran.stdout.split())) is named, ran.stdout
+    assert "LEAK test_it.py::test_leaks -" in ran.stdout, ran.stdout
+    assert "4 passed" in ran.stdout
+
+
+def test_a_stopped_clock_stops_nothing(tmp_path: Path) -> None:
+    ran = run_suite(
+        tmp_path,
+        "import os, time, pytest\n"
+        "@pytest.fixture(scope='session', autouse=True)\n"
+        "def stopped():\n"
+        "    with pytest.MonkeyPatch.context() as patch:\n"
+        "        patch.setattr(time, 'monotonic', lambda: 1000.0)\n"
+        "        yield\n"
+        "def test_leaks():\n"
+        "    os.eventfd(0)\n",
+    )
+    assert "LEAK test_it.py::test_leaks" in ran.stdout, ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("os, 'open'", "leakline: 1 tests judged; 2 not, as leakline could not look: RuntimeError: mocked"),
+        ("builtins, 'open'", "left open: 1 eventfd; leakline could not tell more"),
+    ],
+)
+def test_what_stands_in_the_way_costs_no_test(tmp_path: Path, broken: str, says: str) -> None:
+    """A mock of a wider scope, still in force after the test."""
+    ran = run_suite(
+        tmp_path,
+        "import builtins, os, pytest\n"
+        "def mocked(*words, **named): raise RuntimeError('mocked')\n"
+        "@pytest.fixture(scope='class')\n"
+        "def broken():\n"
+        "    with pytest.MonkeyPatch.context() as patch:\n"
+        f"        patch.setattr({broken}, mocked)\n"
+        "        yield\n"
+        "class TestIt:\n"
+        "    def test_1(self, broken):\n"
+        "        os.eventfd(0)\n"
+        "    def test_2(self, broken): pass\n"
+        "def test_3(): pass\n",
+        "-v",
+    )
+    assert "INTERNALERROR" not in ran.stdout, ran.stdout
+    assert says in ran.stdout, ran.stdout
+    assert "3 passed" in ran.stdout

@@ -6,8 +6,10 @@ Imported where something was left open: it takes what draws, names and describes
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
@@ -15,6 +17,7 @@ from leakline import proc
 from leakline.errors import LeaklineError
 from leakline.facts import Descriptor, Frame, PythonHolder
 from leakline.own_process.inside import held
+from leakline.own_process.looks import Identity, look, sort_of
 from leakline.own_process.recorder import OwnRecorder
 from leakline.recorder.headline import headline_index
 from leakline.rules.grouping import peer_of
@@ -46,14 +49,14 @@ class Describer:
 
     def leaks(self, numbers: Collection[int], known: Mapping[int, str] | None = None) -> tuple[Leak, ...]:
         """What these are, lowest number first; what was closed meanwhile is left out. `known` as in `inside.held`."""
-        told, _ = held(numbers, known)  # first, as naming lines makes many objects
+        told: list[dict[str, Any]] = []
+        with suppress(OSError):  # no descriptor left to read /proc with
+            told, _ = held(numbers, known)  # first, as naming lines makes many objects
         holders = {each["number"]: msgspec.convert(each, PythonHolder) for each in told if each["state"] != "unknown"}
-        snapshot = proc.snapshot(os.getpid(), threads=False, libraries=False)
         opened_by = self._origins(numbers)
         return tuple(
             self._leak(each, opened_by.get(each.number, ()), holders.get(each.number))
-            for each in snapshot.descriptors
-            if each.number in numbers
+            for each in _described(set(numbers))
         )
 
     def _leak(self, descriptor: Descriptor, frames: tuple[Frame, ...], holder: PythonHolder | None) -> Leak:
@@ -64,11 +67,35 @@ class Describer:
         if self._recorder is None:
             return {}
         # Names take libraries that are slow to import: only where something was left open.
-        from leakline.recorder.origins import Namer
-        from leakline.recorder.recording_file import read_recording
-
         with suppress(OSError, LeaklineError):
+            from leakline.recorder.origins import Namer
+            from leakline.recorder.recording_file import read_recording
+
             recording = read_recording(self._recorder.path)
             with Namer(recording, known=self._named) as namer:
                 return {slot.number: namer.frames(slot.stack) for slot in recording.slots if slot.number in numbers}
         return {}
+
+
+def _described(numbers: set[int]) -> list[Descriptor]:
+    """What these are; where no descriptor is left to read more, what their targets tell."""
+    try:
+        snapshot = proc.snapshot(os.getpid(), threads=False, libraries=False)
+    except (OSError, LeaklineError):
+        found = look(None).open
+        return [
+            Descriptor(each, _kind(each, found[each]), found[each].target) for each in sorted(numbers & found.keys())
+        ]
+    return [each for each in snapshot.descriptors if each.number in numbers]
+
+
+def _kind(number: int, identity: Identity) -> str:
+    with suppress(OSError):  # closed meanwhile
+        mode = os.fstat(number).st_mode
+        if stat.S_ISREG(mode):
+            return "file"
+        if stat.S_ISDIR(mode):
+            return "directory"
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
+            return "device"
+    return sort_of(identity)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gc
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from gc import collect
+from time import sleep
 
 from leakline.own_process.looks import Look, appeared, look
 from leakline.own_process.recorder import OwnRecorder
@@ -28,9 +28,20 @@ def left_open(before: Look, recorder: OwnRecorder | None, grace_s: float, which:
     found = left()
     if not found:
         return found
-    gc.collect()
-    until, pause = time.monotonic() + grace_s, _PAUSES_S[0]
-    while (found := left()) and (left_s := until - time.monotonic()) > 0:
-        time.sleep(min(pause, left_s))
-        pause = min(2 * pause, _PAUSES_S[1])
+    collect()
+    found = left()
+    for pause_s in _pauses(grace_s):
+        if not found:
+            break
+        sleep(pause_s)
+        found = left()
     return found
+
+
+def _pauses(grace_s: float) -> Iterator[float]:
+    """Pauses, longer and longer, of so many seconds together. No clock is asked: a test may have stopped it."""
+    pause_s, longest_s = _PAUSES_S
+    while grace_s > 0:
+        yield min(pause_s, grace_s)
+        grace_s -= pause_s
+        pause_s = min(2 * pause_s, longest_s)

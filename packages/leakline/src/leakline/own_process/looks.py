@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from errno import EMFILE, ENFILE
+from resource import RLIMIT_NOFILE, getrlimit
 from typing import NamedTuple
 
 from leakline.link_targets import kind_of
 from leakline.own_process.recorder import Counters, OwnRecorder
 
+HIGHEST = 1 << 20  # numbers, where the limit is none
 STANDARD_STREAMS = (0, 1, 2)  # they are pointed elsewhere and back, by whoever captures output
 
 
@@ -32,8 +36,22 @@ class Look(NamedTuple):
 
 def look(recorder: OwnRecorder | None) -> Look:
     """Look at all descriptors of this process, but not at the one that it takes to look: some 50 us for 30 of them."""
-    folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        targets = _targets()
+    except OSError as error:
+        if error.errno not in (EMFILE, ENFILE):
+            raise
+        targets = _targets_one_by_one()
+    if recorder is None:
+        return Look({number: Identity(target) for number, target in targets.items()}, None)
+    found = {number: Identity(target, recorder.generation(number)) for number, target in targets.items()}
+    return Look(found, recorder.counters())
+
+
+def _targets() -> dict[int, str]:
+    """What each open descriptor leads to. Takes two descriptors."""
     targets: dict[int, str] = {}
+    folder = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in os.listdir(folder):
             try:
@@ -43,10 +61,19 @@ def look(recorder: OwnRecorder | None) -> Look:
     finally:
         os.close(folder)
     targets.pop(folder, None)
-    if recorder is None:
-        return Look({number: Identity(target) for number, target in targets.items()}, None)
-    found = {number: Identity(target, recorder.generation(number)) for number, target in targets.items()}
-    return Look(found, recorder.counters())
+    return targets
+
+
+def _targets_one_by_one() -> dict[int, str]:
+    """The same without a descriptor, where there is none left: some 2 us for each number below the limit."""
+    targets: dict[int, str] = {}
+    count, soft = _count(), getrlimit(RLIMIT_NOFILE)[0]
+    for number in range(soft if 0 <= soft <= HIGHEST else HIGHEST):
+        if count and len(targets) == count:
+            break
+        with suppress(OSError):
+            targets[number] = os.readlink(f"/proc/self/fd/{number}")
+    return targets
 
 
 def unmoved(before: Look, recorder: OwnRecorder | None) -> bool:
@@ -88,11 +115,11 @@ def grown(before: Open, after: Open, new: set[int]) -> set[int]:
     that did not grow, none counts; of one that grew, the newest do.
     """
     gone = Counter(
-        _sort(identity) for number, identity in before.items() if not _same(identity, after.get(number, _NONE))
+        sort_of(identity) for number, identity in before.items() if not _same(identity, after.get(number, _NONE))
     )
     kept = set()
     for number in sorted(new, key=lambda number: after[number].opening):
-        sort = _sort(after[number])
+        sort = sort_of(after[number])
         if gone[sort]:
             gone[sort] -= 1
         else:
@@ -103,6 +130,6 @@ def grown(before: Open, after: Open, new: set[int]) -> set[int]:
 _NONE = Identity("")
 
 
-def _sort(identity: Identity) -> str:
+def sort_of(identity: Identity) -> str:
     """What the target alone says of the kind."""
     return kind_of(identity.target) or ("socket" if identity.target.startswith("socket:[") else "path")

@@ -7,6 +7,7 @@ in `item.funcargs`; before `pytest_runtest_logfinish` they are gone (pytest 9.2,
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,9 @@ import pytest
 
 from leakline.errors import LeaklineError
 from leakline.own_process.left_open import GRACE_S, left_open
-from leakline.own_process.looks import Look, appeared, grown, look, unmoved
+from leakline.own_process.looks import Look, appeared, grown, look, sort_of, unmoved
 from leakline.own_process.recorder import OwnRecorder, let_go, own_recorder
+from leakline.own_process.room import room
 from leakline.pytest_plugin.fixtures import Fixtures, Owned
 from leakline.pytest_plugin.judgement import Allowed, Judge, without_runner
 from leakline.pytest_plugin.marks import marked
@@ -80,8 +82,8 @@ class Guard:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """The whole life of one test."""
         self._item, self._raised, pid = item, False, os.getpid()
-        if self._before is None or not unmoved(self._before, self._recorder):
-            self._before = look(self._recorder)
+        if self._before is None or not self._unmoved(self._before):
+            self._before = self._look()
         try:
             return (yield)
         finally:
@@ -108,12 +110,12 @@ class Guard:
             return (yield)
         name = f"{fixturedef.argname} ({fixturedef.scope})"
         self._fixtures.set_up(fixturedef, name)
-        before = look(self._recorder)
+        before = self._look()
         try:
             return (yield)
         finally:
-            if not unmoved(before, self._recorder):
-                self._fixtures.opened(fixturedef, name, before, look(self._recorder))
+            if before is not None and not self._unmoved(before) and (after := self._look()) is not None:
+                self._fixtures.opened(fixturedef, name, before, after)
 
     @pytest.hookimpl
     def pytest_fixture_post_finalizer(self, fixturedef: Any) -> None:
@@ -126,15 +128,50 @@ class Guard:
         if self._raised:
             self.tally.failed += 1
             return
-        self.tally.judged += 1
         before = self._before
-        if before is None or unmoved(before, self._recorder):
+        if before is None:
+            self.tally.unseen += 1
             return
-        left = self._left(item, before, ended)
-        if left:
-            from leakline.pytest_plugin.result import report_of
+        if not ended and self._unmoved(before):
+            self.tally.judged += 1
+            return
+        # Whatever a test left in force (a mock of os.open or of import, no descriptor to spare) may meet us here: those
+        # that follow are run all the same.
+        report = None
+        try:
+            with room():
+                left = self._left(item, before, ended)
+                if left:
+                    from leakline.pytest_plugin.result import report_of
 
-            item.ihook.pytest_runtest_logreport(report=report_of(item, left, self.tally.unrecorded))
+                    report = report_of(item, left, self.tally.unrecorded)
+        except NotNamedError as error:
+            report = unnamed(item, error)
+        except Exception as error:
+            self._cannot_look(error)
+            self.tally.unseen += 1
+            return
+        self.tally.judged += 1
+        if report is not None:
+            item.ihook.pytest_runtest_logreport(report=report)
+
+    def _look(self) -> Look | None:
+        try:
+            return look(self._recorder)
+        except Exception as error:
+            self._cannot_look(error)
+            return None
+
+    def _cannot_look(self, error: Exception) -> None:
+        self._before = None
+        self.tally.unseen_because = f"{type(error).__name__}: {error}"
+
+    def _unmoved(self, before: Look) -> bool:
+        try:
+            return unmoved(before, self._recorder)
+        except Exception as error:
+            self._cannot_look(error)
+            return False
 
     def _left(self, item: pytest.Item, before: Look, ended: dict[str, Owned]) -> list[Left]:
         belongs = set(self._fixtures.owned())
@@ -149,10 +186,17 @@ class Guard:
 
         first_s = min(self._grace_s, FIRST_S)
         numbers = left_open(before, self._recorder, first_s, counted)
-        leaks = self._leaks(item, numbers) if numbers else []
-        if leaks:
+        suspects, leaks, unnamed_because = numbers, [], None
+        try:
+            leaks = self._leaks(item, numbers) if numbers else []
             suspects = {leak.number for leak in leaks}
+        except Exception as error:
+            unnamed_because = error
+        if suspects:
             numbers = left_open(before, self._recorder, self._grace_s - first_s, lambda now: suspects & counted(now))
+        if unnamed_because is not None and numbers and "*" not in [*self._allowed, *marked(item)]:
+            now = look(self._recorder).open
+            raise NotNamedError({number: now[number] for number in numbers if number in now}) from unnamed_because
         opened_by = {number: name for (number, _), name in fixtures.items()}
         groups: dict[str, list[Leak]] = {}
         for leak in leaks:
@@ -175,6 +219,29 @@ class Guard:
         for _, verdict in decided:
             self.tally.count(verdict)
         return [without_runner(leak) for leak, verdict in decided if verdict == "leak"]
+
+
+class NotNamedError(Exception):
+    """Something was left open, and what it is could not be told: `__cause__` says why not."""
+
+    def __init__(self, found: Owned) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+def unnamed(item: pytest.Item, error: NotNamedError) -> pytest.TestReport:
+    """A report that fails the test, made without anything that is still to be imported."""
+    kinds = Counter(sort_of(identity) for identity in error.found.values()).most_common()
+    told = ", ".join(f"{count} {kind}" for kind, count in kinds)
+    because = f"{type(error.__cause__).__name__}: {error.__cause__}"
+    return pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed",
+        longrepr=f"left open: {told}; leakline could not tell more, as the test left this behind: {because}",
+        when="teardown",
+    )
 
 
 def _module_of(item: pytest.Item) -> str:

@@ -39,7 +39,7 @@ class Section:
         reports = [report for report in terminalreporter.getreports("failed") if is_ours(report)]
         if reports:
             _write(terminalreporter, reports)
-        if reports or terminalreporter.verbosity > 0 or tally.unrecorded:
+        if reports or terminalreporter.verbosity > 0 or tally.unrecorded or tally.unseen:
             terminalreporter.write_line(told(tally))
 
 
@@ -72,6 +72,8 @@ def told(tally: Tally) -> str:
     parts = [f"{tally.judged} tests judged"]
     if tally.failed:
         parts.append(f"{tally.failed} not, as they failed: their tracebacks keep what they held")
+    if tally.unseen:
+        parts.append(f"{tally.unseen} not, as leakline could not look: {tally.unseen_because}")
     left_out = [
         f"{count} {what}"
         for count, what in (

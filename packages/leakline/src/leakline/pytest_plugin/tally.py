@@ -13,6 +13,8 @@ class Tally:
     def __init__(self) -> None:
         self.judged = 0
         self.failed = 0  # tests that failed: their tracebacks keep what they held, so they were not judged
+        self.unseen = 0  # tests after which this process could not be looked at
+        self.unseen_because = ""  # the last time, in words
         self.by_imports = 0
         self.cached = 0  # the first that a module keeps of a line
         self.of_fixtures = 0  # opened late, and held by a fixture of a wider scope
@@ -37,6 +39,8 @@ class Tally:
         """What another worker looked at, too."""
         self.judged += other.judged
         self.failed += other.failed
+        self.unseen += other.unseen
+        self.unseen_because = self.unseen_because or other.unseen_because
         self.by_imports += other.by_imports
         self.cached += other.cached
         self.of_fixtures += other.of_fixtures
