@@ -259,7 +259,8 @@ def test_a_stopped_clock_stops_nothing(tmp_path: Path) -> None:
         "        patch.setattr(time, 'monotonic', lambda: 1000.0)\n"
         "        yield\n"
         "def test_leaks():\n"
-        "    os.eventfd(0)\n",
+        "    os.eventfd(0)\n"
+        "def test_last(): pass\n",  # the session ends with it
     )
     assert "LEAK test_it.py::test_leaks" in ran.stdout, ran.stdout
 
