@@ -40,6 +40,10 @@ CHILD = Relative(77, "program", "child", 12.0, True, (5,), True)
         ([tcp(5)], msgspec.structs.replace(CHILD, shared=(6,)), []),
         ([tcp(1)], msgspec.structs.replace(CHILD, shared=(1,)), []),
         (pipes(range(5, 6)), CHILD, []),
+        ([tcp(5)], msgspec.structs.replace(CHILD, age_s=1.9), []),  # a server that forks for each connection
+        ([tcp(5)], msgspec.structs.replace(CHILD, age_s=2.0), ["warning fork.shared"]),
+        ([tcp(5)], msgspec.structs.replace(CHILD, age_s=1.9, relation="sibling"), []),
+        ([tcp(5)], msgspec.structs.replace(CHILD, age_s=1.9, relation="parent"), ["warning fork.shared"]),
     ],
 )
 def test_a_tcp_connection_is_never_shared_on_purpose(

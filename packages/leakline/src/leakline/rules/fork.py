@@ -16,6 +16,7 @@ from leakline.rules.observed import Observed
 
 SHARED, PORT_KEPT = "fork.shared", "fork.port-kept"
 _OTHER_END = ("outgoing", "accepted")
+_HANDED_OVER_S = 2.0  # a server that forks for each connection closes its own copy when it has its turn again
 _REMEDY = (
     "In this order: make connections after the fork, in the child; else close them in the child first thing"
     " (`os.register_at_fork(after_in_child=client.close_descriptors)`); where a program is started, let none through:"
@@ -27,7 +28,8 @@ _REMEDY = (
 def shared(observed: Observed) -> list[Finding]:
     """TCP connections that a parent, child or sibling holds as well."""
     connected = {each.number: each for each in _sockets(observed) if each.socket and each.socket.role in _OTHER_END}
-    holders = [(each, [n for n in each.shared if n in connected]) for each in observed.closely.relatives or ()]
+    lasting = [each for each in observed.closely.relatives or () if not _just_forked(each)]
+    holders = [(each, [n for n in each.shared if n in connected]) for each in lasting]
     holders = [(relative, numbers) for relative, numbers in holders if numbers]
     if not holders:
         return []
@@ -53,7 +55,8 @@ def shared(observed: Observed) -> list[Finding]:
             remedy=_REMEDY,
             harmless="One of the two only hands it over and closes it soon.",
             next=f"leakline ls {holders[0][0].pid}",
-            threshold="one TCP connection under the same number in both, other than 0 to 2",
+            threshold="one TCP connection under the same number in both, other than 0 to 2, for"
+            f" {_HANDED_OVER_S:g} s at least",
             confidence="certain" if all(relative.confirmed for relative, _ in holders) else "likely",
             ruled_out={"two of the same": "kcmp: one file" if holders[0][0].confirmed else "their inode is one"},
         )
@@ -96,6 +99,11 @@ def port_kept(observed: Observed) -> list[Finding]:
             confidence="certain" if other.confirmed and not other.same_program else "likely",
         )
     ]
+
+
+def _just_forked(relative: Relative) -> bool:
+    """Whether what it shares may be about to be closed. A parent's age says nothing of how long it has shared."""
+    return relative.relation != "parent" and relative.age_s < _HANDED_OVER_S
 
 
 def _keeps(relative: Relative, mine: tuple[int, ...] | None, listeners: frozenset[int]) -> bool:
